@@ -1,0 +1,60 @@
+"""How configuration files become one checked configuration: where `conf/` lies, its schema, and the run's name."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+_CLONE = Path(__file__).resolve().parent.parent / "conf"
+CONFIG_PATH = str(_CLONE) if (_CLONE / "config.yaml").is_file() else "pkg://assd.conf"
+NAME_LENGTH = 100
+
+
+@dataclass
+class Config:
+    """The keys of a run. A group's own keys are its constructor's arguments, checked when it is called."""
+
+    model: Any = MISSING
+    image_model: Any = MISSING
+    loss: dict[str, Any] = MISSING
+    attention: Any = MISSING
+    optimizer: Any = MISSING
+    dataset: Any = MISSING
+    method: Any = MISSING
+    seed: int = MISSING
+    device: str = MISSING
+    output: str = MISSING
+    save_frames: bool = MISSING
+
+
+def checked(cfg: DictConfig) -> DictConfig:
+    """The configuration merged over its schema again: also a key added with `+` must be known.
+
+    Raises omegaconf's ConfigKeyError for an unknown key and MissingMandatoryValue for one that must be given.
+    """
+    merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(cfg, resolve=False))
+    OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+    return merged
+
+
+def run_name(overrides: str) -> str:
+    """A run directory's name: the command's overrides, safe as a file name, cut with a hash where they are long.
+
+    >>> run_name(""), run_name("+ablation=no_waf,seed=1")
+    ('default', 'ablation=no_waf,seed=1')
+    """
+    name = re.sub(r"[^\w.=,\[\]-]+", "_", overrides.replace("+", "").replace("~", "no-")) or "default"
+    if name == overrides.replace("+", "") or name == "default":
+        if len(name) <= NAME_LENGTH:
+            return name
+    return f"{name[:NAME_LENGTH]}-{hashlib.blake2b(overrides.encode(), digest_size=4).hexdigest()}"
+
+
+def register() -> None:
+    """Makes the schema and the resolver `run_name` known to Hydra."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)

@@ -1,0 +1,98 @@
+"""Text-video pairs: what is edited. A dataset is a list of them; frames are read when their pair's turn comes."""
+
+import csv
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from assd.errors import require
+from assd.video import fill, read_masks, read_video, to_pixels
+
+
+class Prompts(NamedTuple):
+    """y describes the source video, y* (`target`) the video that is asked for."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Footage:
+    """A source video at the model's size.
+
+    frames  pixels in [-1, 1]
+    fps     frames per second at which `frames` last as long as the original
+    masks   the object's mask, where the dataset has one
+    truth   the true edit, where it is known (the embedded world)
+    """
+
+    frames: Float[Tensor, "n 3 H W"]
+    fps: float
+    masks: Bool[Tensor, "n H W"] | None = None
+    truth: Float[Tensor, "n 3 H W"] | None = None
+
+
+@dataclass(frozen=True)
+class TextVideoPair:
+    """A video and its prompts. `id` names it in the run directory and seeds its noise; `read` raises InputError."""
+
+    id: str
+    prompts: Prompts
+    read: Callable[[], Footage]
+
+
+def file_footage(path: Path, masks: Path | None, num_frames: int, height: int, width: int) -> Footage:
+    """A video file or a folder of frames; `masks` a folder of DAVIS annotations."""
+    source = read_video(path, num_frames)
+    fitted = fill(read_masks(masks, num_frames)[:, None].float(), height, width)[:, 0] >= 0.5 if masks else None
+    return Footage(to_pixels(source.frames, height, width), source.fps, fitted)
+
+
+def video(
+    path: str, source_prompt: str, target_prompt: str, num_frames: int, height: int, width: int
+) -> list[TextVideoPair]:
+    """One's own video: a file or a folder of frames."""
+    prompts = Prompts(source_prompt, target_prompt)
+    read = functools.partial(file_footage, Path(path), None, num_frames, height, width)
+    return [TextVideoPair(Path(path).stem, prompts, read)]
+
+
+PROMPTS_CSV = "prompts.csv"
+COLUMNS = ("video", "source_prompt", "target_prompt")
+
+
+def folder(path: str, num_frames: int, height: int, width: int, limit: int | None = None) -> list[TextVideoPair]:
+    """A directory of videos with `prompts.csv`: columns video, source_prompt, target_prompt, one row an edit.
+
+    `video` is a file or a folder of frames below `path`. Of DAVIS, `path` may be the root: `video` is then a sequence's
+    name, its frames lie in JPEGImages/480p/<name> and its masks in Annotations/480p/<name>.
+    """
+    root = Path(path)
+    table = root / PROMPTS_CSV
+    require(table.is_file(), f"{table} does not exist: it must have the columns {', '.join(COLUMNS)}, one row an edit")
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    missing = [name for name in COLUMNS if rows and name not in rows[0]]
+    require(bool(rows) and not missing, f"{table} must have the columns {', '.join(COLUMNS)} and at least one row")
+    return [row_pair(root, i, row, num_frames, height, width) for i, row in enumerate(rows[:limit], start=1)]
+
+
+def row_pair(root: Path, number: int, row: dict[str, str], num_frames: int, height: int, width: int) -> TextVideoPair:
+    """The pair of one row of `prompts.csv`; its id is the row's number and the video's name."""
+    prompts = Prompts(row["source_prompt"], row["target_prompt"])
+    source, masks = root / row["video"], None
+    davis = root / "JPEGImages" / "480p" / row["video"]
+    if not source.exists() and davis.is_dir():
+        source = davis
+    annotations = root / "Annotations" / "480p" / source.name
+    if source.is_dir() and annotations.is_dir():
+        masks = annotations
+    read = functools.partial(file_footage, source, masks, num_frames, height, width)
+    return TextVideoPair(f"{number:02d}-{source.stem}", prompts, read)
+
+

@@ -1,0 +1,82 @@
+"""Clips by split: the 30 pairs, and the training and validation clips, none of which shares a caption with a pair."""
+
+import csv
+import functools
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from assd.shapes.world import ATTRIBUTES, Clip, draw_clip, render
+
+PAIRS_CSV = Path(__file__).with_name("pairs.csv")
+EDITABLE = ("colour", "shape", "background")
+
+
+@dataclass(frozen=True)
+class ClipPair:
+    """A source clip and its true edit; `edit` names the changed attributes, joined by `+`."""
+
+    id: str
+    edit: str
+    source: Clip
+    target: Clip
+
+
+@functools.cache
+def clip_pairs() -> tuple[ClipPair, ...]:
+    """The 30 fixed pairs of `pairs.csv`, in its order."""
+    with PAIRS_CSV.open(newline="") as file:
+        return tuple(parse_pair(row) for row in csv.DictReader(file))
+
+
+def parse_pair(row: dict[str, str]) -> ClipPair:
+    """One row of `pairs.csv`: a clip's record, and the attributes of its true edit as `target_*`."""
+    numbers = {name: float(row[name]) for name in ("radius", "x", "y", "travel")}
+    source = Clip(**{name: row[name] for name in ATTRIBUTES}, **numbers, texture=int(row["texture"]))
+    target = source.edited(**{name: row[f"target_{name}"] for name in EDITABLE})
+    return ClipPair(row["id"], row["edit"], source, target)
+
+
+@functools.cache
+def held_out_captions() -> frozenset[str]:
+    """Captions of all sources and targets among the pairs: no training clip has one of them."""
+    return frozenset(clip.caption for pair in clip_pairs() for clip in (pair.source, pair.target))
+
+
+def clip(split: str, index: int) -> Clip:
+    """Clip number `index` of a split (`train`, `validation`, ...): always the same record, its caption never held out."""
+    rng = random.Random(f"{split}/{index}")
+    while (drawn := draw_clip(rng)).caption in held_out_captions():
+        pass
+    return drawn
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Rendered clips: frames as bytes to save memory, masks and captions beside them."""
+
+    clips: list[Clip]
+    frames: UInt8[Tensor, "clips n 3 H W"]
+    masks: Bool[Tensor, "clips n H W"]
+
+    @classmethod
+    def render(cls, split: str, size: int) -> "Corpus":
+        """The first `size` clips of a split; about 2 ms a clip."""
+        clips = [clip(split, index) for index in range(size)]
+        rendered = [render(c) for c in clips]
+        frames = torch.stack([to_bytes(frames) for frames, _ in rendered])
+        return cls(clips, frames, torch.stack([masks for _, masks in rendered]))
+
+
+def to_bytes(frames: Float[Tensor, "*axes"]) -> UInt8[Tensor, "*axes"]:
+    """Pixels in [-1, 1] to 0..255, rounded."""
+    return ((frames.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def to_floats(frames: UInt8[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """Bytes to pixels in [-1, 1]."""
+    return frames.float() / 127.5 - 1

@@ -1,0 +1,298 @@
+"""Trains the embedded models: `python -m assd.shapes.train`.
+
+Four stages, each from the weights of those before it: autoencoder, text_to_image, text_to_video, clip. A stage is
+checkpointed every minute or so and continues where it stopped; batch and noise of a step are drawn from
+(seed, stage, step), so an interrupted training ends in the same weights. On 2 cores all four take about an hour and a half.
+"""
+
+import argparse
+import contextlib
+import functools
+import json
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip
+import torch
+from diffusers.training_utils import EMAModel
+from einops import rearrange
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from assd.shapes import networks
+from assd.shapes.corpus import Corpus, to_floats
+
+WEIGHTS = Path(__file__).with_name("weights")
+SEED = 0
+CLIPS = 4000
+EMPTY_CAPTIONS = 0.1  # share of captions replaced by the empty prompt, for classifier-free guidance
+EMA_DECAY = 0.998
+CHECKPOINT_SECONDS = 60
+
+console = Console()
+
+
+@dataclass
+class Stage:
+    """What one training loop needs: the modules that learn, and the loss of one step's random generator."""
+
+    name: str
+    modules: nn.ModuleDict
+    loss: Callable[[torch.Generator], Tensor]
+    steps: int
+    lr: float
+
+
+def generator(*key: object) -> torch.Generator:
+    """A CPU generator that belongs to its key alone."""
+    return torch.Generator().manual_seed(zlib.crc32("/".join(map(str, (SEED, *key))).encode()))
+
+
+def fit(stage: Stage, work: Path, device: torch.device) -> None:
+    """AdamW under a one-cycle rate, an exponential average of the weights, checkpoints in `work`.
+
+    Leaves the averaged weights in `stage.modules`.
+    """
+    parameters = list(stage.modules.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=stage.lr, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.lr, total_steps=stage.steps, pct_start=0.05)
+    average = EMAModel(parameters, decay=EMA_DECAY, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+    state = {"modules": stage.modules, "optimizer": optimizer, "schedule": schedule, "average": average}
+
+    checkpoint = work / f"{stage.name}.pt"
+    first = load_checkpoint(checkpoint, state) if checkpoint.exists() else 0
+    saved = time.monotonic()
+    log = (work / f"{stage.name}.jsonl").open("a")
+    losses: list[float] = []
+    for step in progress(stage, first):
+        with precision(device):
+            loss = stage.loss(generator(stage.name, step))
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        average.step(parameters)
+        losses.append(loss.item())
+        done = step + 1
+        if done % 50 == 0:
+            print(json.dumps({"step": done, "loss": round(sum(losses) / len(losses), 5)}), file=log, flush=True)
+            losses.clear()
+        if done == stage.steps or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            save_checkpoint(checkpoint, state, done)
+            saved = time.monotonic()
+    log.close()
+    average.copy_to(parameters)
+    stage.modules.eval().requires_grad_(False)
+
+
+def load_checkpoint(path: Path, state: dict) -> int:
+    """Restores every entry of `state`; returns the number of steps done."""
+    stored = torch.load(path, weights_only=True)
+    for name, part in state.items():
+        part.load_state_dict(stored[name])
+    return stored["step"]
+
+
+def save_checkpoint(path: Path, state: dict, step: int) -> None:
+    """Written aside and renamed: a kill never leaves half a checkpoint."""
+    partial = path.with_suffix(".partial")
+    torch.save({name: part.state_dict() for name, part in state.items()} | {"step": step}, partial)
+    partial.replace(path)
+
+
+def progress(stage: Stage, first: int) -> Iterator[int]:
+    """Step numbers under a progress bar with the time that remains."""
+    columns = (TextColumn(stage.name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(stage.name, total=stage.steps, completed=first)
+        for step in range(first, stage.steps):
+            yield step
+            bar.advance(task)
+
+
+@contextlib.contextmanager
+def precision(device: torch.device) -> Iterator[None]:
+    """bfloat16 where it is safe. On a CPU plain attention trains faster than the fused kernel, whose backward is slow."""
+    attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
+    with torch.autocast(device.type, torch.bfloat16), attention:
+        yield
+
+
+def gather(corpus: Tensor, size: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """`size` entries of a stacked corpus, drawn with replacement, and their indices."""
+    indices = torch.randint(len(corpus), (size,), generator=draw)
+    return corpus[indices], indices
+
+
+def autoencoder_stage(vae: nn.Module, corpus: Corpus, device: torch.device, steps: int, batch: int = 16) -> Stage:
+    """Absolute plus squared error, five times heavier on the object, and a little KL to keep latents compact."""
+    frames, masks = corpus.frames.flatten(0, 1), corpus.masks.flatten(0, 1)
+
+    def loss(draw: torch.Generator) -> Tensor:
+        pixels, indices = gather(frames, batch, draw)
+        pixels = to_floats(pixels).to(device)
+        weight = 1 + 4 * masks[indices][:, None].to(device)
+        posterior = vae.encode(pixels).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=draw).to(device)
+        decoded = vae.decode(posterior.mean + posterior.std * noise).sample.float()
+        error = decoded - pixels
+        return (weight * (error.abs() + error.square())).mean() + 3e-4 * posterior.kl().mean() / 4
+
+    return Stage("autoencoder", nn.ModuleDict({"vae": vae}), loss, steps, lr=4e-3)
+
+
+@torch.inference_mode()
+def encode(vae: nn.Module, corpus: Corpus, device: torch.device, chunk: int = 64) -> Tensor:
+    """Scaled latents (clips, n, c, h, w) of a corpus, after setting the autoencoder's scaling factor to 1 / std."""
+    frames = corpus.frames.flatten(0, 1)
+    latents = [vae.encode(to_floats(part).to(device)).latent_dist.mean.cpu() for part in frames.split(chunk)]
+    stacked = rearrange(torch.cat(latents), "(b n) c h w -> b n c h w", b=len(corpus.frames))
+    vae.register_to_config(scaling_factor=round(1 / stacked.std().item(), 4))
+    return stacked * vae.config.scaling_factor
+
+
+def diffusion_stage(
+    name: str,
+    unet: nn.Module,
+    text_encoder: nn.Module,
+    latents: Tensor,
+    captions: list[str],
+    device: torch.device,
+    *,
+    steps: int,
+    batch: int,
+    lr: float,
+    train_text: bool,
+) -> Stage:
+    """Noise prediction, Eq. 2: || eps - eps_theta(Z_t, t, y) ||^2 for uniform t, some captions left empty."""
+    tokenizer, scheduler = networks.tokenizer(), networks.scheduler()
+    tokens = tokenizer([*captions, ""], padding="max_length", return_tensors="pt").input_ids
+
+    def loss(draw: torch.Generator) -> Tensor:
+        z, indices = gather(latents, batch, draw)
+        eps = torch.randn(z.shape, generator=draw).to(device)
+        t = torch.randint(scheduler.config.num_train_timesteps, (batch,), generator=draw)
+        empty = torch.rand(batch, generator=draw) < EMPTY_CAPTIONS
+        caption = torch.where(empty, len(captions), indices % len(captions))
+        embeddings = text_encoder(tokens[caption].to(device)).last_hidden_state
+        z_t = scheduler.add_noise(z.to(device), eps, t.to(device))
+        return F.mse_loss(unet(z_t, t.to(device), embeddings).sample.float(), eps)
+
+    modules = {"unet": unet} | ({"text_encoder": text_encoder} if train_text else {})
+    return Stage(name, nn.ModuleDict(modules), loss, steps, lr)
+
+
+def clip_stage(clip: nn.Module, corpus: Corpus, vae: nn.Module, device: torch.device, steps: int, batch: int = 64) -> Stage:
+    """The CLIP loss on single frames, half of them through the autoencoder, as edited videos will be."""
+    tokenizer, contrast = networks.tokenizer(), open_clip.ClipLoss()
+    tokens = tokenizer([c.caption for c in corpus.clips], padding="max_length", return_tensors="pt").input_ids
+
+    def loss(draw: torch.Generator) -> Tensor:
+        clips, indices = gather(corpus.frames, batch, draw)
+        frame = torch.randint(clips.shape[1], (batch,), generator=draw)
+        pixels = to_floats(clips[torch.arange(batch), frame]).to(device)
+        with torch.no_grad():
+            half = pixels[: batch // 2]
+            blurred = vae.decode(vae.encode(half).latent_dist.mean).sample.float()
+            pixels[: batch // 2] = blurred + 0.05 * torch.randn(half.shape, generator=draw).to(device)
+        image = F.normalize(clip.encode_image(pixels).float(), dim=-1)
+        text = F.normalize(clip.encode_text(tokens[indices].to(device)).float(), dim=-1)
+        return contrast(image, text, clip.logit_scale.exp())
+
+    return Stage("clip", nn.ModuleDict({"clip": clip}), loss, steps, lr=1e-3)
+
+
+def save_half(module: nn.Module, folder: Path) -> None:
+    """A diffusers or transformers module as half-precision safetensors, which loads in any precision."""
+    module.to(torch.float16).save_pretrained(folder)
+    module.float()
+
+
+def save_clip(clip: nn.Module, folder: Path) -> None:
+    """The layout that open_clip's `local-dir:` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "open_clip_config.json").write_text(json.dumps(networks.clip_config(), indent=2) + "\n")
+    weights = {name: value.half().contiguous() for name, value in clip.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+    networks.tokenizer().save_pretrained(folder)
+
+
+def build_clip() -> nn.Module:
+    """open_clip's model class from our own configuration."""
+    cfg = networks.clip_config()["model_cfg"]
+    return open_clip.CLIP(
+        cfg["embed_dim"], open_clip.CLIPVisionCfg(**cfg["vision_cfg"]), open_clip.CLIPTextCfg(**cfg["text_cfg"])
+    )
+
+
+def train(
+    weights: Path, work: Path, device: torch.device, steps: dict[str, int], clips: int, stop_after: str | None = None
+) -> None:
+    """All four stages, in order; finished ones are read back from their checkpoints in `work`."""
+    work.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    console.print(f"rendering {clips} clips")
+    corpus = Corpus.render("train", clips)
+    captions = [clip.caption for clip in corpus.clips]
+    torch.manual_seed(SEED)
+    vae, text, image = (
+        module().to(device) for module in (networks.autoencoder, networks.text_encoder, networks.image_unet)
+    )
+    clip = build_clip().to(device)
+    stage = functools.partial(diffusion_stage, text_encoder=text, device=device)
+
+    fit(autoencoder_stage(vae, corpus, device, steps["autoencoder"]), work, device)
+    if stop_after == "autoencoder":
+        return
+    latents = encode(vae, corpus, device)
+    save_half(vae, weights / "vae")
+
+    frames = rearrange(latents, "b n c h w -> (n b) c h w")  # frame-major, so that index % clips is the clip
+    fit(
+        stage("text_to_image", image, latents=frames, captions=captions, steps=steps["text_to_image"], batch=32,
+              lr=1.5e-3, train_text=True), work, device)  # fmt: skip
+    save_half(text, weights / "text_encoder")
+    networks.tokenizer().save_pretrained(weights / "tokenizer")
+    networks.scheduler().save_pretrained(weights / "scheduler")
+    save_half(image, weights / "image_unet")
+
+    video = networks.video_unet(image).to(device).eval()  # no dropout: it costs a tenth of the time and helps nothing
+    latents = rearrange(latents, "b n c h w -> b c n h w")
+    fit(
+        stage("text_to_video", video, latents=latents, captions=captions, steps=steps["text_to_video"], batch=6,
+              lr=1.2e-3, train_text=False), work, device)  # fmt: skip
+    save_half(video, weights / "video_unet")
+
+    fit(clip_stage(clip, corpus, vae, device, steps["clip"]), work, device)
+    save_clip(clip, weights / "clip")
+    console.print(f"weights in {weights}, {(time.monotonic() - started) / 60:.0f} minutes")
+
+
+STEPS = {"autoencoder": 2500, "text_to_image": 2500, "text_to_video": 2500, "clip": 1500}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="where the trained weights go")
+    parser.add_argument("--work", type=Path, default=Path("outputs/shapes-training"), help="checkpoints and loss curves")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--clips", type=int, default=CLIPS, help="size of the training corpus")
+    parser.add_argument("--stop-after", choices=STEPS)
+    for name, count in STEPS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}-steps", type=int, default=count)
+    options = parser.parse_args()
+    steps = {name: getattr(options, f"{name}_steps") for name in STEPS}
+    train(options.weights, options.work, torch.device(options.device), steps, options.clips, options.stop_after)
+
+
+if __name__ == "__main__":
+    main()

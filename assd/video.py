@@ -1,0 +1,142 @@
+"""Video in and out: PyAV for files, folders of frames as they are, uint8 RGB at this edge of the program."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms import v2
+
+from assd.errors import InputError, require
+
+VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".avi", ".mov", ".mkv")
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+FOLDER_FPS = 24  # DAVIS's, where a folder of frames states none
+CRF = 12  # of H.264: visually lossless
+
+
+@dataclass(frozen=True)
+class Video:
+    """Frames of one size, and how many of them play in a second."""
+
+    frames: UInt8[Tensor, "n H W 3"]
+    fps: float
+
+
+def evenly_spaced(available: int, wanted: int, path: Path) -> list[int]:
+    """round(linspace(0, available - 1, wanted)), both ends included."""
+    require(
+        available >= wanted,
+        f"{path} has {available} frames, and {wanted} were asked for: take a longer video, or a smaller num_frames",
+    )
+    return np.linspace(0, available - 1, wanted).round().astype(int).tolist()
+
+
+def read_video(path: Path, num_frames: int) -> Video:
+    """`num_frames` evenly spaced frames of a video file or of a folder of frames, at the rate at which they play.
+
+    Raises InputError when there is no such file, it is no video, or it has fewer frames.
+    """
+    require(path.exists(), f"{path} does not exist (looked from {Path.cwd()})")
+    if path.is_dir():
+        frames, fps = read_folder(path, num_frames)
+    else:
+        frames, fps = read_file(path, num_frames)
+    return Video(torch.from_numpy(np.stack(frames)), fps)
+
+
+def read_file(path: Path, num_frames: int) -> tuple[list[np.ndarray], float]:
+    """Decodes the file once to count its frames, since headers lie, and once to keep the wanted ones."""
+    try:
+        with av.open(str(path)) as container:
+            require(bool(container.streams.video), f"{path} holds no video stream")
+            rate = container.streams.video[0].average_rate or Fraction(FOLDER_FPS)
+            count = sum(1 for _ in container.decode(video=0))
+        require(count > 0, f"{path} holds no frame that can be decoded: the file is empty or cut off")
+        wanted = evenly_spaced(count, num_frames, path)
+        with av.open(str(path)) as container:
+            chosen = set(wanted)
+            kept = {i: f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(video=0)) if i in chosen}
+    except av.FFmpegError as error:
+        raise InputError(
+            f"{path} can't be read as a video ({error.strerror}): it may be cut off, empty, or of another kind. "
+            f"Known are {', '.join(VIDEO_SUFFIXES)} and folders of {', '.join(FRAME_SUFFIXES)}"
+        ) from error
+    return [kept[i] for i in wanted], sampled_rate(float(rate), count, num_frames)
+
+
+def read_folder(path: Path, num_frames: int) -> tuple[list[np.ndarray], float]:
+    """Frames named in order, as DAVIS has them."""
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in FRAME_SUFFIXES)
+    require(bool(files), f"{path} holds no frames ({', '.join(FRAME_SUFFIXES)})")
+    frames = [np.asarray(open_image(files[i]).convert("RGB")) for i in evenly_spaced(len(files), num_frames, path)]
+    require(len({f.shape for f in frames}) == 1, f"the frames in {path} differ in size: give one video per folder")
+    return frames, sampled_rate(FOLDER_FPS, len(files), num_frames)
+
+
+def read_masks(path: Path, num_frames: int) -> Bool[Tensor, "n H W"]:
+    """DAVIS annotations, one palette PNG a frame: every object counts, index 0 is the background."""
+    files = sorted(path.glob("*.png"))
+    frames = [np.asarray(open_image(files[i])) for i in evenly_spaced(len(files), num_frames, path)]
+    return torch.from_numpy(np.stack([frame.reshape(*frame.shape[:2], -1).any(-1) for frame in frames]))
+
+
+def open_image(path: Path) -> Image.Image:
+    """An image file, or an InputError that names it."""
+    try:
+        image = Image.open(path)
+        image.load()
+    except (OSError, UnidentifiedImageError) as error:
+        raise InputError(f"{path} can't be read as an image ({error})") from error
+    return image
+
+
+def sampled_rate(fps: float, available: int, wanted: int) -> float:
+    """The rate at which evenly spaced frames last as long as the whole video did."""
+    return fps * (wanted - 1) / (available - 1) if wanted > 1 else fps
+
+
+def write_video(path: Path, frames: UInt8[Tensor, "n H W 3"], fps: float) -> None:
+    """H.264 in yuv420p, which every browser plays; written aside and renamed. Odd sizes lose one row or column."""
+    partial = path.with_suffix(".partial.mp4")
+    height, width = (size // 2 * 2 for size in frames.shape[1:3])
+    with av.open(str(partial), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"crf": str(CRF), "movflags": "+faststart"}
+        for frame in frames[:, :height, :width].contiguous().numpy():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    partial.replace(path)
+
+
+def write_frames(folder: Path, frames: Iterable[Tensor]) -> None:
+    """PNG files 00000.png, 00001.png, ... of (H, W, 3) bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, frame in enumerate(frames):
+        Image.fromarray(frame.numpy()).save(folder / f"{i:05d}.png")
+
+
+def to_pixels(frames: UInt8[Tensor, "n H W 3"], height: int, width: int) -> Float[Tensor, "n 3 h w"]:
+    """Bytes to pixels in [-1, 1] at the model's size: the aspect ratio is kept, the centre cropped."""
+    return fill(rearrange(frames, "n H W c -> n c H W").float() / 127.5 - 1, height, width).clamp(-1, 1)
+
+
+def fill(frames: Float[Tensor, "n c H W"], height: int, width: int) -> Float[Tensor, "n c h w"]:
+    """Resized to cover height x width, antialiased, then centre-cropped; untouched where the size fits already."""
+    old_height, old_width = frames.shape[-2:]
+    scale = max(height / old_height, width / old_width)
+    size = [max(height, round(old_height * scale)), max(width, round(old_width * scale))]
+    return v2.functional.center_crop(v2.functional.resize(frames, size, antialias=True), [height, width])
+
+
+def to_bytes(frames: Float[Tensor, "n 3 H W"]) -> UInt8[Tensor, "n H W 3"]:
+    """Pixels in [-1, 1] to bytes, rounded."""
+    return rearrange(((frames.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8), "n c H W -> n H W c").contiguous()
