@@ -48,9 +48,8 @@ def run_name(overrides: str) -> str:
     ('default', 'ablation=no_waf,seed=1')
     """
     name = re.sub(r"[^\w.=,\[\]-]+", "_", overrides.replace("+", "").replace("~", "no-")) or "default"
-    if name == overrides.replace("+", "") or name == "default":
-        if len(name) <= NAME_LENGTH:
-            return name
+    if name in (overrides.replace("+", ""), "default") and len(name) <= NAME_LENGTH:
+        return name
     return f"{name[:NAME_LENGTH]}-{hashlib.blake2b(overrides.encode(), digest_size=4).hexdigest()}"
 
 

@@ -94,5 +94,3 @@ def row_pair(root: Path, number: int, row: dict[str, str], num_frames: int, heig
         masks = annotations
     read = functools.partial(file_footage, source, masks, num_frames, height, width)
     return TextVideoPair(f"{number:02d}-{source.stem}", prompts, read)
-
-

@@ -33,11 +33,12 @@ class State:
 
 @dataclass(frozen=True)
 class Edit:
-    """What a method returns: latents, and the pixels they decode to, in [-1, 1]."""
+    """What a method returns: latents, and the pixels that Z and Z_ref decode to, in [-1, 1]."""
 
     Z_ref: Float[Tensor, "c n h w"]
     Z: Float[Tensor, "c n h w"]
     frames: Float[Tensor, "n 3 H W"]
+    reconstruction: Float[Tensor, "n 3 H W"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ class ScoreDistillation:
         """Edits a video from `prompts.source` to `prompts.target`, from its beginning or from `resume`.
 
         `checkpoint` receives the state and the curves of the steps since the last one, one dictionary a step (`step`,
-        `t`, `gradient_norm`, `seconds`, and what the components report); `advance` the number of steps done.
+        `t`, `gradient_norm`, `seconds`, and what the components report under their names); `advance` the number of
+        steps done. A state's tensors are the live ones: a checkpoint that keeps them in memory copies them.
 
         Raises DivergedError when the gradient is NaN or Inf; checkpoints before it stay.
         """
@@ -109,14 +111,14 @@ class ScoreDistillation:
                 optimizer.step()
 
                 curve = {"step": step, "t": draw.t, "gradient_norm": Z.grad.norm()}
-                for part in parts:
-                    curve |= part.curves
+                for name, part in zip(self.losses, parts):
+                    curve |= {f"{name}.{key}": value for key, value in part.curves.items()}
                 curves.append(curve | {"seconds": time.perf_counter() - started})
                 if (step + 1) % self.checkpoint_every == 0 or step + 1 == self.num_steps:
                     checkpoint(State(step + 1, Z, optimizer.state_dict()), finite(curves, pair_id))
                     curves = []
                 advance(step + 1)
-        return Edit(Z_ref, Z, self.model.decode(Z))
+        return Edit(Z_ref, Z, self.model.decode(Z), self.model.decode(Z_ref))
 
 
 def finite(curves: list[dict], pair_id: str) -> list[dict]:
@@ -125,7 +127,8 @@ def finite(curves: list[dict], pair_id: str) -> list[dict]:
     for curve in plain:
         if not curve["gradient_norm"] < float("inf"):
             raise DivergedError(
-                f"pair {pair_id!r}: the gradient is {curve['gradient_norm']} at step {curve['step']}, t = {curve['t']}. "
-                f"The checkpoint before it is kept. Try a smaller optimizer.lr, or dtype float32 in the model"
+                f"pair {pair_id!r}: the gradient is {curve['gradient_norm']} at step {curve['step']}, "
+                f"t = {curve['t']}. The checkpoint before it is kept. "
+                f"Try a smaller optimizer.lr, or dtype float32 in the model"
             )
     return plain

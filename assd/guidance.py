@@ -10,8 +10,8 @@ from assd.models import LatentDiffusion
 
 
 def guided_noise(
-    model: LatentDiffusion, z_t: Float[Tensor, "b *latent"], t: int, prompts: Sequence[str], w: float
-) -> Float[Tensor, "b *latent"]:
+    model: LatentDiffusion, z_t: Float[Tensor, "b ..."], t: int, prompts: Sequence[str], w: float
+) -> Float[Tensor, "b ..."]:
     """eps^w = eps(empty) + w (eps(y) - eps(empty)), each branch under its own prompt y.
 
     The convention starts from the unconditional prediction: w = 0 is the unconditional one, w = 1 the conditional one

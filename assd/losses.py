@@ -1,7 +1,7 @@
-"""Loss components: each binds a model to a score rule and gives a gradient on Z. Their sum is what the optimizer sees."""
+"""Loss components: each binds a model to a score rule and gives a gradient on Z; the optimizer sees their sum."""
 
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
@@ -16,13 +16,15 @@ from assd.models import LatentDiffusion
 from assd.scores import ScoreRule
 
 
-class Contribution(NamedTuple):
+@dataclass(frozen=True)
+class Contribution:
     """A component's gradient on Z, and scalars worth a curve (tensors, so that no device has to wait)."""
 
     gradient: Float[Tensor, "c n h w"]
-    curves: dict[str, Tensor] = {}
+    curves: dict[str, Tensor] = field(default_factory=dict)
 
 
+@runtime_checkable
 class LossComponent(Protocol):
     """What a run sums up."""
 

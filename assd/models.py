@@ -1,4 +1,4 @@
-"""A model is a frozen latent diffusion model behind one small interface: encode, decode, embed, predict noise, schedule.
+"""A model is a frozen latent diffusion model behind one small interface: encode, decode, embed, predict noise.
 
 Text-to-video and text-to-image models differ only in whether their latents have a time axis.
 """
@@ -6,10 +6,11 @@ Text-to-video and text-to-image models differ only in whether their latents have
 import functools
 import importlib.resources
 import logging
+import re
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, AutoModel, DDPMScheduler
+from diffusers import AutoencoderKL, AutoModel, DDPMScheduler, SchedulerMixin
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from assd.errors import InputError, require
 
 log = logging.getLogger(__name__)
 EMBEDDED = "pkg://"  # a folder inside an installed package, `pkg://assd.shapes/weights`
+PRECISIONS = ("float32", "bfloat16", "float16")
 FRAMES_AT_ONCE = 16  # encoded or decoded together, to bound memory
 
 
@@ -36,7 +38,7 @@ class LatentDiffusion:
         vae: AutoencoderKL,
         text_encoder: CLIPTextModel,
         tokenizer: PreTrainedTokenizerBase,
-        scheduler: DDPMScheduler,
+        scheduler: SchedulerMixin,
         height: int,
         width: int,
         num_frames: int = 1,
@@ -77,7 +79,8 @@ class LatentDiffusion:
 
         Raises InputError when the model can't be read.
         """
-        require(hasattr(torch, dtype), f"dtype must name a torch precision such as float16; got {dtype!r}")
+        require(dtype in PRECISIONS, f"dtype must be one of {', '.join(PRECISIONS)}; got {dtype!r}")
+        place = resolve_device(device)
         folder = resolve_folder(path)
         transformers_logging.disable_progress_bar()
         common = {"revision": revision} if revision else {}
@@ -99,7 +102,7 @@ class LatentDiffusion:
                 f"model path {path!r} can't be loaded: {error}\nIt must be a folder in diffusers' layout with "
                 f"{unet}/, vae/, text_encoder/, tokenizer/ and scheduler/, or the hub id of one"
             ) from error
-        return model.to(resolve_device(device))
+        return model.to(place)
 
     def to(self, device: torch.device) -> "LatentDiffusion":
         """Moves the networks."""
@@ -128,7 +131,7 @@ class LatentDiffusion:
 
     @torch.no_grad()
     def embed(self, prompts: tuple[str, ...]) -> Float[Tensor, "b l d"]:
-        """Text embeddings, remembered: the prompts of a run don't change. `check_prompt` says what is cut or unknown."""
+        """Text embeddings, remembered: prompts don't change. `check_prompt` says what is cut or unknown."""
         tokens = self.tokenizer(
             list(prompts),
             padding="max_length",
@@ -142,9 +145,10 @@ class LatentDiffusion:
         """Raises InputError for an empty prompt or one with words unknown to the tokenizer; warns when one is cut."""
         tokenizer = self.tokenizer
         require(bool(prompt.strip()), "the prompt is empty: describe the video in words")
-        if tokenizer.unk_token_id not in (None, tokenizer.eos_token_id):
+        unk = tokenizer.unk_token_id
+        if unk not in (None, tokenizer.eos_token_id):
             known = [word for word in tokenizer.get_vocab() if word not in tokenizer.all_special_tokens]
-            unknown = [word for word in prompt.split() if tokenizer.unk_token_id in tokenizer(word).input_ids]
+            unknown = [word for word in re.findall(r"\w+|[^\w\s]", prompt) if unk in tokenizer(word).input_ids]
             require(
                 not unknown,
                 f"prompt {prompt!r}: this model does not know {', '.join(map(repr, unknown))}. "
@@ -161,17 +165,18 @@ class LatentDiffusion:
                 prompt, len(ids), length, kept,
             )  # fmt: skip
 
-    def add_noise(
-        self, z: Float[Tensor, "*shape"], t: int, eps: Float[Tensor, "*#shape"]
-    ) -> Float[Tensor, "*shape"]:
-        """The forward process, Eq. 1: Z_t = sqrt(abar_t) Z + sqrt(1 - abar_t) eps. Branches share an eps without their axis."""
+    def add_noise(self, z: Float[Tensor, "*shape"], t: int, eps: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
+        """The forward process, Eq. 1: Z_t = sqrt(abar_t) Z + sqrt(1 - abar_t) eps.
+
+        Branches on a leading axis of z share an eps that lacks it.
+        """
         abar = self.alphas_cumprod[t].item()
         return abar**0.5 * z + (1 - abar) ** 0.5 * eps
 
     @torch.no_grad()
     def predict_noise(
-        self, z_t: Float[Tensor, "b *latent"], t: int, embeddings: Float[Tensor, "b l d"]
-    ) -> Float[Tensor, "b *latent"]:
+        self, z_t: Float[Tensor, "b ..."], t: int, embeddings: Float[Tensor, "b l d"]
+    ) -> Float[Tensor, "b ..."]:
         """eps_theta(z_t, t, y) in float32, whatever the network was trained to predict."""
         output = self.unet(z_t.to(self.unet.dtype), t, encoder_hidden_states=embeddings).sample.float()
         if self.prediction_type == "epsilon":
@@ -192,7 +197,13 @@ def resolve_device(device: str) -> torch.device:
     """A torch device; `auto` is the GPU where there is one, else the CPU."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"device must be auto, cpu, cuda or cuda:<number>; got {device!r}") from error
+    require(
+        re.fullmatch(r"cpu|cuda(:\d+)?", device) is not None,
+        f"device must be auto, cpu, cuda or cuda:<number>; got {device!r}",
+    )
+    chosen = torch.device(device)
+    require(
+        chosen.type == "cpu" or (chosen.index or 0) < torch.cuda.device_count(),
+        f"device is {device!r}, and torch sees {torch.cuda.device_count()} GPUs here: use device=auto or device=cpu",
+    )
+    return chosen

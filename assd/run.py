@@ -99,7 +99,9 @@ def report(directory: RunDirectory, pairs: list[TextVideoPair], overview: Path |
         table.add_row(*map(Text, (pair.id, *pair.prompts, record["status"], seconds)))
     console.print(table)
     if overview:
-        console.print(f"Look at [bold]{overview}[/], and at comparison.mp4 in each folder of {directory.path / 'edits'}")
+        console.print(
+            f"Look at [bold]{overview}[/], and at comparison.mp4 in each folder of {directory.path / 'edits'}"
+        )
 
 
 def main() -> None:

@@ -3,7 +3,9 @@
     <run>/config.yaml        the resolved configuration
     <run>/environment.json   command, commit, versions, device
     <run>/overview.png       every finished pair: source above, edited below
-    <run>/edits/<pair>/      source.mp4 edited.mp4 comparison.mp4 filmstrip.png steps.jsonl edit.json latents.safetensors
+    <run>/edits/<pair>/      source.mp4, edited.mp4, and both side by side in comparison.mp4 and filmstrip.png
+                             reconstruction.mp4, the source through the autoencoder: the best an edit can preserve
+                             steps.jsonl, edit.json, latents.safetensors
 
 Every file is written aside and renamed. A pair whose edit.json says `finished` is never redone; one with a
 checkpoint goes on from it.
@@ -120,6 +122,7 @@ class EditDirectory:
         truth = to_bytes(footage.truth) if footage.truth is not None else None
         write_video(self.path / "source.mp4", source, footage.fps)
         write_video(self.path / "edited.mp4", edited, footage.fps)
+        write_video(self.path / "reconstruction.mp4", to_bytes(edit.reconstruction), footage.fps)
         rows = {"source": source, "edited": edited} | ({} if truth is None else {"true edit": truth})
         write_video(self.path / "comparison.mp4", pictures.side_by_side(rows), footage.fps)
         pictures.save(pictures.filmstrip(self.pair.prompts, rows), self.path / "filmstrip.png")

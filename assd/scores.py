@@ -9,7 +9,7 @@ the difference of predictions *is* the gradient.
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -25,6 +25,7 @@ class Score(NamedTuple):
     mask: Bool[Tensor, "c n h w"] | None = None
 
 
+@runtime_checkable
 class ScoreRule(Protocol):
     """A pure function of predicted noises."""
 
@@ -90,9 +91,7 @@ def smooth(r: Float[Tensor, "c n h w"], gamma: float) -> Float[Tensor, "c n h w"
     return gamma * r + (1 - gamma) / 2 * (before + after)
 
 
-def adaptive_mask(
-    e: Float[Tensor, "c n h w"], r: Float[Tensor, "c n h w"], tau: float
-) -> Bool[Tensor, "c n h w"]:
+def adaptive_mask(e: Float[Tensor, "c n h w"], r: Float[Tensor, "c n h w"], tau: float) -> Bool[Tensor, "c n h w"]:
     """The adaptive mask, Eq. 7: m = 1 where |e - r| < max over frames of |e - r| - tau, else 0.
 
     The maximum runs over time alone, so each channel, row and column has its own, and m is decided per element and

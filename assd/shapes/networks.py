@@ -1,7 +1,7 @@
 """The embedded models' architectures: plain diffusers, transformers and open_clip classes at small size.
 
 The video U-Net has ModelScopeT2V's blocks, the image U-Net Stable Diffusion's; both share one autoencoder and one
-text encoder. Latents are 4 x 16 x 16 for frames of 64 x 64 pixels.
+text encoder. Latents are 6 x 16 x 16 for frames of 64 x 64 pixels.
 """
 
 import torch
@@ -16,11 +16,12 @@ PAD, UNKNOWN, START, END = "<pad>", "<unknown>", "<start>", "<end>"
 TOKENS = (PAD, UNKNOWN, START, *WORDS, END)  # <end> has the highest id: CLIP pools there
 MAX_TOKENS = 12
 TEXT_WIDTH = 64
+LATENT_CHANNELS = 6
 
 UNET = dict(
     sample_size=16,
-    in_channels=4,
-    out_channels=4,
+    in_channels=LATENT_CHANNELS,
+    out_channels=LATENT_CHANNELS,
     block_out_channels=(32, 64),
     layers_per_block=1,
     norm_num_groups=8,
@@ -60,14 +61,14 @@ def text_encoder() -> CLIPTextModel:
 
 
 def autoencoder() -> AutoencoderKL:
-    """Factor 4, four latent channels, no attention; `scaling_factor` is set after training to 1 / std of its latents."""
+    """Factor 4, no attention; training sets `scaling_factor` to 1 / std of its latents."""
     return AutoencoderKL(
         sample_size=SIZE,
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(16, 32, 64),
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=LATENT_CHANNELS,
         norm_num_groups=8,
         mid_block_add_attention=False,
     )
@@ -79,7 +80,7 @@ def image_unet() -> UNet2DConditionModel:
         **UNET,
         down_block_types=("CrossAttnDownBlock2D",) * 2,
         up_block_types=("CrossAttnUpBlock2D",) * 2,
-        attention_head_dim=tuple(width // HEAD_WIDTH for width in UNET["block_out_channels"]),  # heads, by its old name
+        attention_head_dim=tuple(width // HEAD_WIDTH for width in UNET["block_out_channels"]),  # = heads
         use_linear_projection=True,
     )
 

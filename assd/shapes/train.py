@@ -2,7 +2,8 @@
 
 Four stages, each from the weights of those before it: autoencoder, text_to_image, text_to_video, clip. A stage is
 checkpointed every minute or so and continues where it stopped; batch and noise of a step are drawn from
-(seed, stage, step), so an interrupted training ends in the same weights. On 2 cores all four take about an hour and a half.
+(seed, stage, step), so an interrupted training ends in the same weights. On 2 cores all four take about
+an hour and a quarter, on a GPU minutes.
 """
 
 import argparse
@@ -34,6 +35,7 @@ SEED = 0
 CLIPS = 4000
 EMPTY_CAPTIONS = 0.1  # share of captions replaced by the empty prompt, for classifier-free guidance
 EMA_DECAY = 0.998
+KL_WEIGHT = 3e-4  # on the mean over a latent's elements
 CHECKPOINT_SECONDS = 60
 
 console = Console()
@@ -120,7 +122,7 @@ def progress(stage: Stage, first: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def precision(device: torch.device) -> Iterator[None]:
-    """bfloat16 where it is safe. On a CPU plain attention trains faster than the fused kernel, whose backward is slow."""
+    """bfloat16 where it is safe. On a CPU, plain attention: the backward pass of the fused kernel is slower."""
     attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
     with torch.autocast(device.type, torch.bfloat16), attention:
         yield
@@ -144,7 +146,9 @@ def autoencoder_stage(vae: nn.Module, corpus: Corpus, device: torch.device, step
         noise = torch.randn(posterior.mean.shape, generator=draw).to(device)
         decoded = vae.decode(posterior.mean + posterior.std * noise).sample.float()
         error = decoded - pixels
-        return (weight * (error.abs() + error.square())).mean() + 3e-4 * posterior.kl().mean() / 4
+        return (weight * (error.abs() + error.square())).mean() + KL_WEIGHT * posterior.kl().mean() / posterior.mean[
+            0
+        ].numel()
 
     return Stage("autoencoder", nn.ModuleDict({"vae": vae}), loss, steps, lr=4e-3)
 
@@ -190,7 +194,9 @@ def diffusion_stage(
     return Stage(name, nn.ModuleDict(modules), loss, steps, lr)
 
 
-def clip_stage(clip: nn.Module, corpus: Corpus, vae: nn.Module, device: torch.device, steps: int, batch: int = 64) -> Stage:
+def clip_stage(
+    clip: nn.Module, corpus: Corpus, vae: nn.Module, device: torch.device, steps: int, batch: int = 64
+) -> Stage:
     """The CLIP loss on single frames, half of them through the autoencoder, as edited videos will be."""
     tokenizer, contrast = networks.tokenizer(), open_clip.ClipLoss()
     tokens = tokenizer([c.caption for c in corpus.clips], padding="max_length", return_tensors="pt").input_ids
@@ -276,14 +282,16 @@ def train(
     console.print(f"weights in {weights}, {(time.monotonic() - started) / 60:.0f} minutes")
 
 
-STEPS = {"autoencoder": 2500, "text_to_image": 2500, "text_to_video": 2500, "clip": 1500}
+STEPS = {"autoencoder": 2000, "text_to_image": 1600, "text_to_video": 1300, "clip": 1000}
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="where the trained weights go")
-    parser.add_argument("--work", type=Path, default=Path("outputs/shapes-training"), help="checkpoints and loss curves")
+    parser.add_argument(
+        "--work", type=Path, default=Path("outputs/shapes-training"), help="checkpoints and loss curves"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--clips", type=int, default=CLIPS, help="size of the training corpus")
     parser.add_argument("--stop-after", choices=STEPS)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 NUM_FRAMES = 8
 SIZE = 64  # pixels on a side
+EDGE = 2.0  # pixels over which an object fades into the background
 
 COLOURS = {
     "red": (0.86, 0.12, 0.14),
@@ -88,9 +89,7 @@ class Clip:
 
 def draw_clip(rng: random.Random) -> Clip:
     """A clip drawn uniformly over visible attribute combinations; the object stays inside the frame."""
-    colour, background = rng.choice(
-        [(c, b) for c in COLOURS for b in BACKGROUNDS if visible(c, b)]
-    )
+    colour, background = rng.choice([(c, b) for c in COLOURS for b in BACKGROUNDS if visible(c, b)])
     radius = rng.uniform(0.28, 0.38)
     travel = rng.uniform(0.5, 0.8)
     across = 0.97 - 1.4 * radius  # room for the clip's middle, across the motion and along it
@@ -120,14 +119,12 @@ def render(
     dx, dy = MOTIONS[clip.motion]
     u, v = x - clip.x - dx * way, y - clip.y - dy * way  # (n, H, W), object's own coordinates
     distance = signed_distance(clip.shape, u / clip.radius, v / clip.radius) * clip.radius
-    coverage = (0.5 - distance * SIZE / 2).clamp(0, 1)  # one pixel of anti-aliasing
+    coverage = (0.5 - distance * SIZE / 2 / EDGE).clamp(0, 1)
     frames = torch.lerp(background(clip)[None], paint(clip, u, v, distance), coverage[:, None])
     return frames.clamp(0, 1) * 2 - 1, coverage >= 0.5
 
 
-def signed_distance(
-    shape: str, u: Float[Tensor, "*grid"], v: Float[Tensor, "*grid"]
-) -> Float[Tensor, "*grid"]:
+def signed_distance(shape: str, u: Float[Tensor, "*grid"], v: Float[Tensor, "*grid"]) -> Float[Tensor, "*grid"]:
     """Signed distance to a shape of about a unit circle's area, negative inside."""
     if shape == "circle":
         return torch.hypot(u, v) - 1
@@ -175,27 +172,30 @@ def background(clip: Clip) -> Float[Tensor, "3 H W"]:
         return fine[0, 0, 16:-16, 16:-16]
 
     base = torch.tensor(BACKGROUNDS[clip.background])[:, None, None]
-    broad, middle = noise(2), noise(5)
-    texture = base * (1 + 0.05 * broad + 0.03 * middle)
-    offset = torch.randint(0, 64, (2,), generator=generator)
+    broad = noise(2)
+    texture = base * (1 + 0.05 * broad + 0.03 * noise(4))
+    offset = torch.randint(0, SIZE, (2,), generator=generator)
     row, column = torch.arange(SIZE)[:, None], torch.arange(SIZE)[None, :]
     if clip.background == "sky":  # clouds
-        cloud = ((noise(4) - 0.3) * 0.6).clamp(0, 0.55)
-        texture = torch.lerp(texture, torch.tensor([0.93, 0.95, 0.97])[:, None, None].expand_as(texture), cloud)
-    elif clip.background == "grass":  # upright blades
-        blades = torch.sin((column + offset[0]) * 1.1 + 2.0 * noise(6))
-        texture = texture * (1 + 0.10 * blades)
-    elif clip.background == "sand":  # ripples
-        ripples = torch.sin((row + offset[0]) * 0.55 + 1.5 * broad + 0.05 * column)
-        texture = texture * (1 + 0.07 * ripples)
-    elif clip.background == "brick":  # courses, every other one shifted by half a brick
-        r, course = (row + offset[0]) % 10, (row + offset[0]) // 10
-        joint = (r < 1) | ((column + offset[1] + 8 * (course % 2)) % 16 < 1)
-        texture = torch.where(joint, 0.6 * texture + 0.4 * torch.tensor([0.80, 0.76, 0.70])[:, None, None], texture)
-    elif clip.background == "snow":  # soft drifts
-        texture = texture * (1 + 0.05 * noise(3).clamp(max=0))
-    else:  # night: stars
-        stars = F.max_pool2d((torch.rand(1, 1, SIZE, SIZE, generator=generator) > 0.997).float(), 2, 1)
-        stars = F.pad(stars, (0, 1, 0, 1))[0]
-        texture = torch.lerp(texture, torch.tensor([0.62, 0.62, 0.66])[:, None, None].expand_as(texture), stars)
-    return texture
+        return blend(texture, (0.93, 0.95, 0.97), ((noise(3) - 0.3) * 0.5).clamp(0, 0.5))
+    if clip.background == "grass":  # tufts
+        return texture * (1 + 0.07 * torch.sin((column + offset[0]) * 0.6 + 1.5 * noise(3)))
+    if clip.background == "sand":  # ripples
+        return texture * (1 + 0.07 * torch.sin((row + offset[0]) * 0.4 + 1.5 * broad + 0.05 * column))
+    if clip.background == "brick":  # courses, every other one shifted by half a brick, with soft joints
+        course = (row + offset[0]) // 16
+        across = ((row + offset[0] + 8) % 16 - 8).abs() + 0 * column
+        along = ((column + offset[1] + 16 * (course % 2) + 16) % 32 - 16).abs()
+        return blend(texture, (0.84, 0.78, 0.72), 0.35 * torch.exp(-((torch.minimum(across, along) / 1.8) ** 2)))
+    if clip.background == "snow":  # drifts
+        return texture * (1 + 0.05 * noise(3).clamp(max=0))
+    stars = torch.randint(0, SIZE, (10, 2, 1, 1), generator=generator)  # night
+    glow = torch.exp(-((row - stars[:, 0]) ** 2 + (column - stars[:, 1]) ** 2) / (2 * 1.7**2)).amax(0)
+    return blend(texture, (0.62, 0.64, 0.72), 0.6 * glow)
+
+
+def blend(
+    texture: Float[Tensor, "3 H W"], colour: tuple[float, float, float], share: Float[Tensor, "H W"]
+) -> Float[Tensor, "3 H W"]:
+    """The texture, with this share of another colour at each pixel."""
+    return torch.lerp(texture, torch.tensor(colour)[:, None, None].expand_as(texture), share.expand_as(texture))

@@ -1,0 +1,219 @@
+"""Every configuration file composes, names what exists, and changes only what it says."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from hydra.utils import get_method
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from assd.config import NAME_LENGTH, checked, register, run_name
+
+CONF = Path(__file__).parent.parent / "conf"
+FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))
+GROUPS = [file for file in FILES if "/" in file]
+ABLATIONS = sorted(path.stem for path in (CONF / "ablation").glob("*.yaml"))
+LISTS = ("loss",)  # groups of which several files are chosen at once
+
+
+@pytest.fixture(autouse=True)
+def configuration_folder() -> Iterator[None]:
+    """Hydra looks into the project's folder."""
+    register()
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        yield
+
+
+def choices() -> dict:
+    """The groups that the defaults choose from."""
+    return dict(compose("config", return_hydra_config=True).hydra.runtime.choices)
+
+
+def choosing(file: str) -> list[str]:
+    """The command line that takes a group's file."""
+    if "/" not in file:
+        return []
+    group, _, name = file.rpartition("/")
+    if group in LISTS:
+        return [f"{group}=[{name}]"]
+    return [f"{group}={name}" if group in choices() else f"+{group}={name}"]
+
+
+def plain(overrides: list[str], resolve: bool) -> dict:
+    """The composed configuration as dictionaries."""
+    container = OmegaConf.to_container(compose("config", overrides=overrides), resolve=resolve)
+    assert isinstance(container, dict)
+    return container
+
+
+def targets(node: object, name: str = "") -> Iterator[tuple[str, dict]]:
+    """Every node with a `_target_`, under its full name."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield name, node
+        for key, value in node.items():
+            yield from targets(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from targets(value, f"{name}[{i}]")
+
+
+def problem(node: dict) -> str | None:
+    """Why this node could not be called, or None."""
+    arguments = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
+    try:
+        signature = inspect.signature(get_method(node["_target_"]))
+        (signature.bind_partial if node.get("_partial_") else signature.bind)(**arguments)
+    except (TypeError, ValueError, ImportError, AttributeError, HydraException) as error:
+        return f"{node['_target_']}({', '.join(arguments)}): {error}"
+    return None
+
+
+def test_files_are_found() -> None:
+    """The tests below see the folder: the main file and the groups it chooses from."""
+    assert "config" in FILES
+    assert {"ablation", "attention", "dataset", "loss", "method", "model"} <= {file.split("/")[0] for file in GROUPS}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_file_composes(file: str) -> None:
+    """The main file composes with this file chosen, and what it says arrives."""
+    overrides = choosing(file)
+    cfg = compose("config", overrides=overrides)
+    assert OmegaConf.to_yaml(cfg)
+    if overrides and not overrides[0].startswith("+") and "[" not in overrides[0]:
+        group, _, _ = file.partition("/")
+        assert f"_target_: {cfg[group]._target_}" in (CONF / f"{file}.yaml").read_text()
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_default_is_a_file(file: str) -> None:
+    """What must be given (`???`) aside, every interpolation of this choice resolves."""
+    cfg = compose("config", overrides=choosing(file))
+    missing = OmegaConf.missing_keys(cfg)
+    for name in missing:
+        OmegaConf.update(cfg, name, "given")
+    OmegaConf.to_container(checked(cfg), resolve=True, throw_on_missing=True)
+    assert all(name.startswith("dataset.") for name in missing)
+
+
+def test_every_target_takes_its_arguments() -> None:
+    """Whatever `_target_` names can be imported and called with the arguments beside it, in every composition."""
+    problems: dict[str, set[str]] = {}
+    seen = set()
+    for file in FILES:
+        for name, node in targets(plain(choosing(file), resolve=False)):
+            seen.add(node["_target_"])
+            if reason := problem(node):
+                problems.setdefault(f"{name}: {reason}", set()).add(file)
+    assert "assd.distillation.ScoreDistillation" in seen
+    report = [f"{text} (with {', '.join(sorted(files))})" for text, files in problems.items()]
+    assert not problems, "\n".join(report)
+
+
+def test_a_wrong_argument_is_seen() -> None:
+    """The check above is one: an unknown argument, a missing one and an unknown target are problems."""
+    right = {"_target_": "assd.scores.ASSD", "gamma": 0.5, "tau": 0.1}
+    assert problem(right) is None
+    assert problem(right | {"sigma": 1}) is not None
+    assert problem({"_target_": "assd.scores.ASSD", "gamma": 0.5}) is not None
+    assert problem({"_target_": "assd.scores.ASSD", "_partial_": True, "gamma": 0.5}) is None
+    assert problem({"_target_": "assd.scores.NotThere"}) is not None
+
+
+def test_full_is_the_default() -> None:
+    """The ablation `full` is the whole method: the same configuration as no choice at all."""
+    assert plain(["+ablation=full"], resolve=True) == plain([], resolve=True)
+
+
+def test_ablations_differ_from_full_and_each_other() -> None:
+    """Every ablation is another configuration than `full`, and than every other ablation."""
+    configurations = {name: plain([f"+ablation={name}"], resolve=True) for name in ABLATIONS}
+    assert "full" in configurations
+    same = [(a, b) for a in ABLATIONS for b in ABLATIONS if a < b and configurations[a] == configurations[b]]
+    assert not same
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_ablations_change_only_loss_and_attention(name: str) -> None:
+    """An ablation leaves model, data, optimizer, steps and seed alone."""
+    bare, ablated = plain([], resolve=False), plain([f"+ablation={name}"], resolve=False)
+    assert bare.keys() == ablated.keys()
+    assert {key for key in bare if bare[key] != ablated[key]} <= {"loss", "attention"}
+
+
+def test_ablations_remove_what_they_name() -> None:
+    """no_waf has no fusion, no_joint_guidance no image model, no_smoothing gamma 1, no_mask tau -inf; sds and video_dds
+    have their rule alone."""
+    parts = {name: compose("config", overrides=[f"+ablation={name}"]) for name in ABLATIONS}
+    fusion = "assd.attention.WeightedAttentionFusion"
+    assert {name for name, cfg in parts.items() if cfg.attention._target_ != fusion} == {"no_waf", "sds", "video_dds"}
+    assert {name for name, cfg in parts.items() if "joint_guidance" not in cfg.loss} == {
+        "no_joint_guidance", "sds", "video_dds",
+    }  # fmt: skip
+    assert parts["no_smoothing"].loss.video.rule.gamma == 1.0
+    assert parts["no_mask"].loss.video.rule.tau == float("-inf")
+    assert parts["sds"].loss.video.rule._target_ == "assd.scores.SDS"
+    assert parts["video_dds"].loss.video.rule._target_ == "assd.scores.VideoDDS"
+
+
+def test_the_default_is_checked_without_complaint() -> None:
+    """The default configuration passes its own schema, and comes out as it went in."""
+    cfg = compose("config")
+    assert OmegaConf.to_container(checked(cfg)) == OmegaConf.to_container(cfg)
+
+
+@pytest.mark.parametrize("override", ["+foo=1", "+foo.bar=1", "++foo=1"])
+def test_an_added_key_is_refused(override: str) -> None:
+    """A key that the schema does not know is refused by name, also where `+` insists on it."""
+    with pytest.raises(OmegaConfBaseException, match="foo") as caught:
+        checked(compose("config", overrides=[override]))
+    assert isinstance(caught.value, ConfigKeyError)
+
+
+def test_an_unknown_key_is_refused() -> None:
+    """A key that does not exist is refused by name."""
+    with pytest.raises(HydraException, match="foo"):
+        compose("config", overrides=["foo=1"])
+
+
+@pytest.mark.parametrize(("key", "value"), [("seed", "many"), ("save_frames", "perhaps")])
+def test_a_value_of_another_type_is_refused(key: str, value: str) -> None:
+    """The seed is a whole number, save_frames true or false; the message names the key."""
+    with pytest.raises((HydraException, OmegaConfBaseException), match=key):
+        checked(compose("config", overrides=[f"{key}={value}"]))
+
+
+def test_what_must_be_given_is_asked_for() -> None:
+    """One's own video without its path is refused, naming the key."""
+    with pytest.raises(MissingMandatoryValue, match=r"dataset\.path|path"):
+        checked(compose("config", overrides=["dataset=video"]))
+
+
+def test_run_names_are_readable() -> None:
+    """A short command is its own run directory's name; nothing changed is called default."""
+    assert run_name("") == "default"
+    assert run_name("+ablation=no_waf,seed=1") == "ablation=no_waf,seed=1"
+    assert run_name("loss=[assd,joint_guidance]") == "loss=[assd,joint_guidance]"
+
+
+def test_run_names_are_safe() -> None:
+    """A run directory's name is one folder of limited length, whatever stands in the command."""
+    for overrides in ("dataset.path=/a/b/../c d.mp4", "dataset.path='x:y*?'", "seed=1," * 200, "dataset.path=猫/é.mp4"):
+        name = run_name(overrides)
+        assert Path(name).name == name
+        assert not set(name) & set(" /\\:*?'\"")
+        assert len(name) <= NAME_LENGTH + 10
+
+
+def test_run_names_tell_commands_apart() -> None:
+    """Commands that look alike when cut or cleaned still get different names, and the same command the same one."""
+    long = "dataset.target_prompt=" + "a very " * 30
+    commands = ["path=a/b", "path=a_b", "path=a b", "path=a:b", long + "red cat", long + "blue cat"]
+    names = [run_name(command) for command in commands]
+    assert len(set(names)) == len(commands)
+    assert names == [run_name(command) for command in commands]

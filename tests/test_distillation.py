@@ -1,0 +1,231 @@
+"""The optimisation loop, with a model that does nothing and losses that are functions."""
+
+import contextlib
+import copy
+import functools
+import math
+
+import pytest
+import torch
+
+from assd.data import Prompts
+from assd.distillation import ScoreDistillation
+from assd.draw import draw_step
+from assd.errors import DivergedError, InputError
+from assd.losses import Contribution
+
+SHAPE = (4, 3, 2, 5)  # c n h w, h and w unequal
+Z_REF = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+FRAMES = torch.zeros(3, 3, 8, 20)
+PROMPTS = Prompts("a car", "a bus")
+SGD = functools.partial(torch.optim.SGD, lr=0.1)
+ADAM = functools.partial(torch.optim.Adam, lr=0.1)
+OPTIONS = dict(seed=0, num_steps=1, timesteps=(50, 949), gradient_scale="none", checkpoint_every=2)
+
+
+@pytest.fixture
+def distillation(fake_model):
+    """Makes a `ScoreDistillation` whose model encodes any video to Z_REF and decodes a latent to its mean."""
+    model = fake_model(
+        unet=torch.nn.Identity(),
+        alphas_cumprod=torch.linspace(0.999, 0.005, 1000).double(),
+        encode=lambda frames: Z_REF.clone(),
+        decode=lambda Z: Z.mean().expand(FRAMES.shape).contiguous(),
+        check_prompt=lambda prompt: None,
+    )
+
+    def make(optimizer=SGD, attention=lambda unet: contextlib.nullcontext(), **changes):
+        losses = {name: changes.pop(name) for name in tuple(changes) if name not in OPTIONS}
+        return ScoreDistillation(model, losses, attention, optimizer, **(OPTIONS | changes))
+
+    return make
+
+
+def constant(value):
+    """A loss whose gradient is `value` everywhere."""
+    return lambda Z, Z_ref, prompts, draw: Contribution(torch.full(SHAPE, value))
+
+
+def noisy(Z, Z_ref, prompts, draw):
+    """A loss that depends on the latent, t and eps: nothing of a step can be wrong and stay unseen."""
+    return Contribution(0.3 * (Z - Z_ref) + draw.eps * draw.t / 1000)
+
+
+def run(method, **kwargs):
+    """Edits, and returns the edit with all checkpoints delivered: deep copies of the states, and the curves."""
+    states, curves = [], []
+
+    def checkpoint(state, steps):
+        states.append(copy.deepcopy(state))
+        curves.append(steps)
+
+    return method(FRAMES, PROMPTS, "01-car", checkpoint=checkpoint, **kwargs), states, curves
+
+
+@pytest.mark.parametrize("gradient_scale, scale", [("none", 1), ("dds", 2000 / (2 * 5))])
+def test_one_sgd_step(distillation, gradient_scale, scale):
+    """Z - lr * scale * g with lr 0.1, downhill; the dds scale is 2000 / (h w) of the latent, not of pixels."""
+    edit, _, _ = run(distillation(loss=noisy, gradient_scale=gradient_scale))
+    draw = draw_step(0, "01-car", 0, Z_REF, (50, 949))
+    expected = Z_REF - 0.1 * scale * noisy(Z_REF, Z_REF, PROMPTS, draw).gradient
+    torch.testing.assert_close(edit.Z, expected)
+    assert torch.equal(edit.Z_ref, Z_REF)
+
+
+def test_gradients_of_components_are_summed(distillation):
+    """Eq. 10: components add up, 1 + 2.5, in one step of 0.1: neither an average nor a step for each."""
+    edit, _, curves = run(distillation(first=constant(1.0), second=constant(2.5)))
+    torch.testing.assert_close(edit.Z, Z_REF - 0.35)
+    assert curves[0][0]["gradient_norm"] == pytest.approx(3.5 * math.sqrt(4 * 3 * 2 * 5))
+
+
+def test_components_of_a_step_see_the_same(distillation):
+    """Every component is given the same latent and the same draw: none sees the step of another."""
+    seen = []
+
+    def watch(Z, Z_ref, prompts, draw):
+        seen.append((Z.clone(), Z_ref.clone(), prompts, draw))
+        return Contribution(torch.ones_like(Z))
+
+    run(distillation(first=watch, second=watch, num_steps=2))
+    for (Z, Z_ref, prompts, draw), other in ((seen[0], seen[1]), (seen[2], seen[3])):
+        assert torch.equal(Z, other[0])
+        assert torch.equal(Z_ref, Z_REF)
+        assert prompts == PROMPTS
+        assert draw is other[3]
+    assert not torch.equal(seen[0][3].eps, seen[2][3].eps)
+
+
+def test_no_graph_is_built(distillation):
+    """No tensor asks for a gradient, even where a loss uses trainable weights: a step keeps no activations."""
+    weight, grads = torch.nn.Parameter(torch.tensor(2.0)), []
+
+    def trainable(Z, Z_ref, prompts, draw):
+        grads.append(weight * Z)
+        return Contribution(grads[-1])
+
+    edit, states, _ = run(distillation(loss=trainable))
+    assert not any(tensor.requires_grad for tensor in (edit.Z, edit.Z_ref, edit.frames, states[0].Z, *grads))
+    assert weight.grad is None
+
+
+@pytest.mark.parametrize("optimizer", [SGD, functools.partial(SGD, momentum=0.9), ADAM])
+@pytest.mark.parametrize("stop", [0, 1, 2])
+def test_resuming_gives_the_unbroken_run(distillation, optimizer, stop):
+    """From any checkpoint the rest has the same bits: latent, optimizer's memory, step number and noise return."""
+    method = distillation(loss=noisy, optimizer=optimizer, num_steps=7)
+    unbroken, states, curves = run(method)
+    resumed, later_states, later_curves = run(method, resume=states[stop])
+    assert [state.step for state in states] == [2, 4, 6, 7]
+    assert torch.equal(resumed.Z, unbroken.Z)
+    assert [state.step for state in later_states] == [2, 4, 6, 7][stop + 1 :]
+    assert untimed(later_curves) == untimed(curves[stop + 1 :])
+
+
+def untimed(curves):
+    """The curves of all steps without what differs from run to run."""
+    return [{name: v for name, v in step.items() if name != "seconds"} for steps in curves for step in steps]
+
+
+def test_edit_has_the_pixels_of_both_latents(distillation):
+    """Frames are decoded from Z after the last step, the reconstruction from Z_ref: swapped, the edit would be lost."""
+    edit, _, _ = run(distillation(loss=constant(1.0), num_steps=2))
+    torch.testing.assert_close(edit.reconstruction, Z_REF.mean().expand(FRAMES.shape))
+    torch.testing.assert_close(edit.frames, (Z_REF - 0.2).mean().expand(FRAMES.shape))
+
+
+def test_resuming_a_finished_edit(distillation):
+    """A state with all steps done is decoded as it is: no further step."""
+    method = distillation(loss=noisy, num_steps=3)
+    unbroken, states, _ = run(method)
+    edit, later_states, _ = run(method, resume=states[-1])
+    assert torch.equal(edit.Z, unbroken.Z)
+    assert not later_states
+
+
+def test_every_step_has_one_curve(distillation):
+    """Each step is delivered once and in order, with its draw's t and the components' curves as plain numbers."""
+
+    def with_curve(Z, Z_ref, prompts, draw):
+        return Contribution(torch.ones_like(Z), {"mask_coverage": torch.tensor(0.25)})
+
+    advanced = []
+    _, _, curves = run(distillation(loss=with_curve, num_steps=5), advance=advanced.append)
+    steps = [step for part in curves for step in part]
+    assert [step["step"] for step in steps] == [0, 1, 2, 3, 4]
+    assert [step["t"] for step in steps] == [draw_step(0, "01-car", i, Z_REF, (50, 949)).t for i in range(5)]
+    assert all(type(step["gradient_norm"]) is float and step["fake.mask_coverage"] == 0.25 for step in steps)
+    assert advanced == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_divergence_is_named_and_earlier_checkpoints_stay(distillation, bad):
+    """One NaN or Inf at step 4 stops the run with pair, step and t; the checkpoints before were delivered, clean."""
+    states, calls = [], []
+
+    def diverging(Z, Z_ref, prompts, draw):
+        calls.append(draw.t)
+        gradient = torch.ones_like(Z)
+        gradient[0, 0, 0, 0] = bad if len(calls) == 5 else 1.0
+        return Contribution(gradient)
+
+    with pytest.raises(DivergedError) as error:
+        distillation(loss=diverging, num_steps=8)(
+            FRAMES, PROMPTS, "01-car", checkpoint=lambda state, steps: states.append(copy.deepcopy(state))
+        )
+    assert "'01-car'" in str(error.value)
+    assert f"at step 4, t = {calls[4]}" in str(error.value)
+    assert [state.step for state in states] == [2, 4]
+    assert all(state.Z.isfinite().all() for state in states)
+
+
+def test_attention_is_on_during_the_steps_alone(distillation):
+    """Losses run inside the attention's context over the model's U-Net, which is left also after an error."""
+    events = []
+
+    @contextlib.contextmanager
+    def attention(unet):
+        events.append(type(unet).__name__)
+        try:
+            yield
+        finally:
+            events.append("exit")
+
+    def failing(Z, Z_ref, prompts, draw):
+        events.append("step")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(distillation(loss=failing, attention=attention))
+    assert events == ["Identity", "step", "exit"]
+
+
+def test_prompts_are_checked_first(distillation, fake_model):
+    """Both prompts go through the model's check, so that a bad one costs no step."""
+    method = distillation(loss=noisy)
+    checked = []
+    vars(method.model)["check_prompt"] = checked.append
+    run(method)
+    assert checked == ["a car", "a bus"]
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("num_steps", 0),
+        ("checkpoint_every", 0),
+        ("gradient_scale", "sds"),
+        ("timesteps", (50, 1000)),
+        ("timesteps", (949, 50)),
+    ],
+)
+def test_options_out_of_range(distillation, name, value):
+    """What can't be run is refused when it is configured, by the argument's name."""
+    with pytest.raises(InputError, match=name):
+        distillation(loss=noisy, **{name: value})
+
+
+def test_no_loss(distillation):
+    """A run without a component would return the source video: refused."""
+    with pytest.raises(InputError, match="loss is empty"):
+        distillation()

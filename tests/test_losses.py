@@ -1,0 +1,143 @@
+"""Loss components: a model bound to a rule."""
+
+import pytest
+import torch
+
+from assd.data import Prompts
+from assd.draw import Draw
+from assd.errors import InputError
+from assd.losses import JointGuidance, VideoScore
+from assd.scores import ASSD, SDS, VideoDDS
+
+SHAPE = (4, 8, 16, 16)
+RNG = torch.Generator().manual_seed(0)
+Z, Z_REF, EPS = (torch.randn(SHAPE, generator=RNG) for _ in range(3))
+DRAW = Draw(500, EPS)
+PROMPTS = Prompts("a red circle moving right over snow", "a blue star moving right over snow")
+SAME = Prompts(PROMPTS.source, PROMPTS.source)
+ABAR = torch.linspace(0.999, 0.005, 1000).double()
+
+
+@pytest.fixture
+def recorder(fake_model):
+    """Keeps what it is asked; predicts 10 everywhere for the target prompt, 3 for the source, 1 for the empty one."""
+    value = {"": 1.0, PROMPTS.source: 3.0, PROMPTS.target: 10.0}
+
+    def predict_noise(z_t, t, embeddings):
+        model.calls.append((z_t, t))
+        return embeddings.reshape(-1, *(1,) * (z_t.ndim - 1)).expand(z_t.shape).contiguous()
+
+    model = fake_model(
+        alphas_cumprod=ABAR,
+        embed=lambda prompts: torch.tensor([value[prompt] for prompt in prompts]).reshape(-1, 1, 1),
+        predict_noise=predict_noise,
+        calls=[],
+    )
+    return model
+
+
+def noise_in(z_t, z):
+    """The eps that made z_t from z at the draw's t."""
+    abar = ABAR[DRAW.t].item()
+    return (z_t - abar**0.5 * z) / (1 - abar) ** 0.5
+
+
+def test_video_branches_share_t_and_noise(recorder):
+    """The one pass holds Z and Z_ref at the draw's t with the draw's eps, in both guidance halves."""
+    VideoScore(recorder, VideoDDS(), 7.5)(Z, Z_REF, PROMPTS, DRAW)
+    [(z_t, t)] = recorder.calls
+    assert t == DRAW.t
+    for noisy, clean in zip(z_t, (Z, Z_REF, Z, Z_REF), strict=True):
+        torch.testing.assert_close(noise_in(noisy, clean), EPS, rtol=1e-4, atol=1e-4)
+
+
+def test_key_frames_share_t_and_noise_with_the_video(recorder):
+    """Joint guidance sees frames 0, 3, 6 of either branch with the noise of the video branch on those same frames."""
+    JointGuidance(recorder, 3, 7.5)(Z, Z_REF, PROMPTS, DRAW)
+    [(z_t, t)] = recorder.calls
+    assert t == DRAW.t
+    frames = [(branch, i) for _ in range(2) for branch in (Z, Z_REF) for i in (0, 3, 6)]
+    for noisy, (branch, i) in zip(z_t, frames, strict=True):
+        torch.testing.assert_close(noise_in(noisy, branch[:, i]), EPS[:, i], rtol=1e-4, atol=1e-4)
+
+
+def test_target_belongs_to_the_edited_video(recorder):
+    """e^w - r^w = (1 + w (10 - 1)) - (1 + w (3 - 1)) = 7 w, here 14: swapped prompts would turn its sign."""
+    for loss in (VideoScore(recorder, VideoDDS(), 2.0), JointGuidance(recorder, 1, 2.0)):
+        torch.testing.assert_close(loss(Z, Z_REF, PROMPTS, DRAW).gradient, torch.full(SHAPE, 14.0))
+
+
+def test_sds_is_given_the_noise_of_the_draw(recorder):
+    """g = e^w - eps = 1 + 2 (10 - 1) - eps = 19 - eps."""
+    gradient = VideoScore(recorder, SDS(), 2.0)(Z, Z_REF, PROMPTS, DRAW).gradient
+    torch.testing.assert_close(gradient, 19 - EPS)
+
+
+@pytest.mark.parametrize("stride, keys", [(1, range(8)), (2, [0, 2, 4, 6]), (3, [0, 3, 6]), (8, [0]), (20, [0])])
+def test_joint_guidance_touches_key_frames_alone(recorder, stride, keys):
+    """Frames 0, s, 2s, ... are guided, every other frame is exactly 0, also where s does not divide n or exceeds it."""
+    gradient = JointGuidance(recorder, stride, 2.0)(Z, Z_REF, PROMPTS, DRAW).gradient
+    guided = gradient.abs().amin(dim=(0, 2, 3)) > 0
+    assert guided.nonzero().flatten().tolist() == list(keys)
+    assert gradient[:, ~guided].count_nonzero() == 0
+
+
+def test_joint_guidance_is_a_delta_on_its_own_frame(tiny_image_model):
+    """On a real network frame i's gradient is that of frame i guided alone: frames and branches are not mixed up."""
+    gradient = JointGuidance(tiny_image_model, 3, 7.5)(Z, Z_REF, PROMPTS, DRAW).gradient
+    for i in (0, 3, 6):
+        alone = slice(i, i + 1)
+        loss = JointGuidance(tiny_image_model, 1, 7.5)
+        expected = loss(Z[:, alone], Z_REF[:, alone], PROMPTS, Draw(DRAW.t, EPS[:, alone])).gradient
+        torch.testing.assert_close(gradient[:, alone], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_weight_zero_contributes_nothing(recorder):
+    """A component of weight 0 leaves the sum as it is, exactly."""
+    for loss in (VideoScore(recorder, SDS(), 2.0, weight=0.0), JointGuidance(recorder, 2, 2.0, weight=0.0)):
+        assert loss(Z, Z_REF, PROMPTS, DRAW).gradient.count_nonzero() == 0
+
+
+def test_weight_multiplies_the_gradient(recorder):
+    """Weight 0.5 is half the gradient, for either component."""
+    for make in (lambda **k: VideoScore(recorder, SDS(), 2.0, **k), lambda **k: JointGuidance(recorder, 2, 2.0, **k)):
+        half, whole = make(weight=0.5), make()
+        assert torch.equal(half(Z, Z_REF, PROMPTS, DRAW).gradient, 0.5 * whole(Z, Z_REF, PROMPTS, DRAW).gradient)
+
+
+def test_video_dds_of_an_unedited_video_is_zero(tiny_video_model):
+    """Equal prompts and Z = Z_ref give exactly 0 through the real network, and another target prompt does not."""
+    loss = VideoScore(tiny_video_model, VideoDDS(), 7.5)
+    assert loss(Z, Z, SAME, DRAW).gradient.count_nonzero() == 0
+    assert loss(Z, Z, PROMPTS, DRAW).gradient.abs().max() > 1e-2
+
+
+def test_joint_guidance_of_an_unedited_video_is_zero(tiny_image_model):
+    """Equal prompts and Z = Z_ref give exactly 0 through the real network, and another target prompt does not."""
+    loss = JointGuidance(tiny_image_model, 2, 7.5)
+    assert loss(Z, Z, SAME, DRAW).gradient.count_nonzero() == 0
+    assert loss(Z, Z, PROMPTS, DRAW).gradient.abs().max() > 1e-2
+
+
+def test_mask_coverage_is_reported(recorder):
+    """The share of smoothed elements is a curve of ASSD, and of no rule without a mask."""
+    smoothed = VideoScore(recorder, ASSD(0.67, float("-inf")), 2.0)(Z, Z_REF, PROMPTS, DRAW)
+    assert smoothed.curves["mask_coverage"] == 1
+    assert not VideoScore(recorder, VideoDDS(), 2.0)(Z, Z_REF, PROMPTS, DRAW).curves
+
+
+@pytest.mark.parametrize("stride", [0, -2])
+def test_stride_out_of_range(recorder, stride):
+    """A stride below 1 would guide nothing, or backwards: refused by name."""
+    with pytest.raises(InputError, match="stride"):
+        JointGuidance(recorder, stride, 7.5)
+
+
+@pytest.mark.parametrize("scale", [-0.1, float("nan")])
+def test_scales_out_of_range(recorder, scale):
+    """A negative guidance scale or weight would edit away from the target: refused by name, for either component."""
+    for make in (lambda **k: VideoScore(recorder, SDS(), **k), lambda **k: JointGuidance(recorder, 2, **k)):
+        with pytest.raises(InputError, match="guidance_scale"):
+            make(guidance_scale=scale)
+        with pytest.raises(InputError, match="weight"):
+            make(guidance_scale=7.5, weight=scale)
