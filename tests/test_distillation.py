@@ -154,7 +154,7 @@ def test_every_step_has_one_curve(distillation):
     steps = [step for part in curves for step in part]
     assert [step["step"] for step in steps] == [0, 1, 2, 3, 4]
     assert [step["t"] for step in steps] == [draw_step(0, "01-car", i, Z_REF, (50, 949)).t for i in range(5)]
-    assert all(type(step["gradient_norm"]) is float and step["fake.mask_coverage"] == 0.25 for step in steps)
+    assert all(type(step["gradient_norm"]) is float and step["loss.mask_coverage"] == 0.25 for step in steps)
     assert advanced == [1, 2, 3, 4, 5]
 
 
