@@ -20,7 +20,7 @@ def run(*command: str, cwd: Path, path: Path | None = None) -> str:
     environment.pop("PYTHONPATH", None)
     if path:
         environment["PYTHONPATH"] = str(path)
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
