@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 _CLONE = Path(__file__).resolve().parent.parent / "conf"
-CONFIG_PATH = str(_CLONE) if (_CLONE / "config.yaml").is_file() else "pkg://assd.conf"
+CONFIG_PATH = str(_CLONE) if (_CLONE.parent / "pyproject.toml").is_file() else "pkg://assd.conf"
 NAME_LENGTH = 100
 
 

@@ -59,7 +59,7 @@ def video(
     """One's own video: a file or a folder of frames."""
     prompts = Prompts(source_prompt, target_prompt)
     read = functools.partial(file_footage, Path(path), None, num_frames, height, width)
-    return [TextVideoPair(Path(path).stem, prompts, read)]
+    return [TextVideoPair(Path(path).resolve().stem or "video", prompts, read)]
 
 
 PROMPTS_CSV = "prompts.csv"
@@ -75,11 +75,19 @@ def folder(path: str, num_frames: int, height: int, width: int, limit: int | Non
     root = Path(path)
     table = root / PROMPTS_CSV
     require(table.is_file(), f"{table} does not exist: it must have the columns {', '.join(COLUMNS)}, one row an edit")
-    with table.open(newline="", encoding="utf-8") as file:
+    with table.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
-    missing = [name for name in COLUMNS if rows and name not in rows[0]]
-    require(bool(rows) and not missing, f"{table} must have the columns {', '.join(COLUMNS)} and at least one row")
+    require(bool(rows), f"{table} has no rows: it must have the columns {', '.join(COLUMNS)}, one row an edit")
+    for number, row in enumerate(rows, start=1):
+        empty = [name for name in COLUMNS if not row.get(name)]
+        require(not empty, f"{table}, row {number}: {', '.join(empty)} is empty or missing, of {', '.join(COLUMNS)}")
+    check_limit(limit)
     return [row_pair(root, i, row, num_frames, height, width) for i, row in enumerate(rows[:limit], start=1)]
+
+
+def check_limit(limit: int | None) -> None:
+    """Raises InputError unless `limit` is a positive number of pairs, or None for all."""
+    require(limit is None or limit >= 1, f"dataset.limit must be >= 1, or null for all pairs; got {limit}")
 
 
 def row_pair(root: Path, number: int, row: dict[str, str], num_frames: int, height: int, width: int) -> TextVideoPair:

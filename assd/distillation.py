@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +60,7 @@ class ScoreDistillation:
     optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer]
     seed: int
     num_steps: int
-    timesteps: tuple[int, int]
+    timesteps: Sequence[int]
     gradient_scale: str
     checkpoint_every: int
 

@@ -1,6 +1,7 @@
 """Noise belongs to (seed, pair, step): every rule, ablation and resumed run sees the same."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,7 @@ def generator(*key: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def draw_step(seed: int, pair_id: str, step: int, like: Float[Tensor, "c n h w"], timesteps: tuple[int, int]) -> Draw:
+def draw_step(seed: int, pair_id: str, step: int, like: Float[Tensor, "c n h w"], timesteps: Sequence[int]) -> Draw:
     """The draw of one step: t uniform over the integers first..last, eps ~ N(0, I) shaped and placed like `like`.
 
     Drawn on the CPU, so that it is the same on every device.
@@ -35,7 +36,7 @@ def draw_step(seed: int, pair_id: str, step: int, like: Float[Tensor, "c n h w"]
     return Draw(t, torch.randn(like.shape, generator=rng).to(like.device))
 
 
-def check_timesteps(timesteps: tuple[int, int], available: int) -> None:
+def check_timesteps(timesteps: Sequence[int], available: int) -> None:
     """Raises `InputError` unless 0 <= first <= last < available."""
     first, last = timesteps
     require(

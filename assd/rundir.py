@@ -7,7 +7,7 @@
                              reconstruction.mp4, the source through the autoencoder: the best an edit can preserve
                              steps.jsonl, edit.json, latents.safetensors
 
-Every file is written aside and renamed. A pair whose edit.json says `finished` is never redone; one with a
+Every file is written aside and renamed, but for steps.jsonl, which grows. A pair whose edit.json says `finished` is never redone; one with a
 checkpoint goes on from it.
 """
 
@@ -34,11 +34,24 @@ PACKAGES = ("torch", "diffusers", "transformers", "hydra-core", "omegaconf", "av
 NOT_THE_RESULT = ("output", "save_frames", "device", "dataset.limit")  # may differ between two starts of one run
 
 
-def write_json(path: Path, content: object) -> None:
+def write_text(path: Path, text: str) -> None:
     """Aside, then renamed."""
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Indented, for people."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def is_before(line: str, step: int) -> bool:
+    """Whether a line of steps.jsonl is whole and belongs to an earlier step."""
+    try:
+        return json.loads(line)["step"] < step
+    except json.JSONDecodeError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -59,9 +72,7 @@ class RunDirectory:
                     f"give this run another folder with output=..., or remove the old one"
                 )
         self.path.mkdir(parents=True, exist_ok=True)
-        partial = config.with_suffix(".partial")
-        partial.write_text(OmegaConf.to_yaml(OmegaConf.create(resolved)), encoding="utf-8")
-        partial.replace(config)
+        write_text(config, OmegaConf.to_yaml(OmegaConf.create(resolved)))
         write_json(self.path / "environment.json", environment(device))
 
     def edit(self, pair: TextVideoPair) -> "EditDirectory":
@@ -104,8 +115,8 @@ class EditDirectory:
             self._steps.unlink(missing_ok=True)
             return None
         state = State(**torch.load(self._checkpoint, weights_only=True))
-        kept = [line for line in self._steps.read_text().splitlines() if json.loads(line)["step"] < state.step]
-        self._steps.write_text("".join(line + "\n" for line in kept))
+        kept = [line for line in self._steps.read_text().splitlines() if is_before(line, state.step)]
+        write_text(self._steps, "".join(line + "\n" for line in kept))
         return state
 
     def checkpoint(self, state: State, steps: list[dict]) -> None:

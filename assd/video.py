@@ -18,7 +18,7 @@ from assd.errors import InputError, require
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".avi", ".mov", ".mkv")
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
-FOLDER_FPS = 24  # DAVIS's, where a folder of frames states none
+FOLDER_FPS = 24.0  # DAVIS's, where a folder of frames states none
 CRF = 12  # of H.264: visually lossless
 
 
@@ -72,12 +72,17 @@ def read_file(path: Path, num_frames: int) -> tuple[list[np.ndarray], float]:
     return [kept[i] for i in wanted], sampled_rate(float(rate), count, num_frames)
 
 
+def frame_files(path: Path) -> list[Path]:
+    """The pictures in a folder, by name."""
+    return sorted(file for file in path.iterdir() if file.suffix.lower() in FRAME_SUFFIXES)
+
+
 def read_folder(path: Path, num_frames: int) -> tuple[list[np.ndarray], float]:
     """Frames named in order, as DAVIS has them."""
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in FRAME_SUFFIXES)
+    files = frame_files(path)
     require(bool(files), f"{path} holds no frames ({', '.join(FRAME_SUFFIXES)})")
     frames = [np.asarray(open_image(files[i]).convert("RGB")) for i in evenly_spaced(len(files), num_frames, path)]
-    require(len({f.shape for f in frames}) == 1, f"the frames in {path} differ in size: give one video per folder")
+    require_one_size(frames, path)
     return frames, sampled_rate(FOLDER_FPS, len(files), num_frames)
 
 
@@ -85,7 +90,14 @@ def read_masks(path: Path, num_frames: int) -> Bool[Tensor, "n H W"]:
     """DAVIS annotations, one palette PNG a frame: every object counts, index 0 is the background."""
     files = sorted(path.glob("*.png"))
     frames = [np.asarray(open_image(files[i])) for i in evenly_spaced(len(files), num_frames, path)]
+    require_one_size(frames, path)
     return torch.from_numpy(np.stack([frame.reshape(*frame.shape[:2], -1).any(-1) for frame in frames]))
+
+
+def require_one_size(frames: list[np.ndarray], path: Path) -> None:
+    """Raises InputError unless all frames have the same shape."""
+    shapes = sorted({frame.shape for frame in frames})
+    require(len(shapes) == 1, f"the frames in {path} differ in size ({shapes}): give one video per folder")
 
 
 def open_image(path: Path) -> Image.Image:
@@ -107,10 +119,10 @@ def write_video(path: Path, frames: UInt8[Tensor, "n H W 3"], fps: float) -> Non
     """H.264 in yuv420p, which every browser plays; written aside and renamed. Odd sizes lose one row or column."""
     partial = path.with_suffix(".partial.mp4")
     height, width = (size // 2 * 2 for size in frames.shape[1:3])
-    with av.open(str(partial), "w") as container:
+    with av.open(str(partial), "w", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"crf": str(CRF), "movflags": "+faststart"}
+        stream.options = {"crf": str(CRF)}
         for frame in frames[:, :height, :width].contiguous().numpy():
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())

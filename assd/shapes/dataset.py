@@ -2,7 +2,7 @@
 
 import functools
 
-from assd.data import Footage, Prompts, TextVideoPair
+from assd.data import Footage, Prompts, TextVideoPair, check_limit
 from assd.errors import require
 from assd.shapes.corpus import ClipPair, clip_pairs
 from assd.shapes.world import NUM_FRAMES, SIZE, render
@@ -17,7 +17,7 @@ def shapes(num_frames: int, height: int, width: int, limit: int | None = None) -
         f"dataset=shapes has {NUM_FRAMES} frames of {SIZE} x {SIZE} pixels, and the model asks for {num_frames} of "
         f"{height} x {width}: use model=shapes, or another dataset",
     )
-    require(limit is None or limit >= 1, f"dataset.limit must be >= 1, or null for all pairs; got {limit}")
+    check_limit(limit)
     return [
         TextVideoPair(pair.id, Prompts(pair.source.caption, pair.target.caption), functools.partial(footage, pair))
         for pair in clip_pairs()[:limit]
