@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from assd.errors import require
-from assd.video import fill, read_masks, read_video, to_pixels
+from assd.video import fill, frame_files, read_masks, read_video, to_pixels
+
+log = logging.getLogger(__name__)
 
 
 class Prompts(NamedTuple):
@@ -99,6 +102,9 @@ def row_pair(root: Path, number: int, row: dict[str, str], num_frames: int, heig
         source = davis
     annotations = root / "Annotations" / "480p" / source.name
     if source.is_dir() and annotations.is_dir():
-        masks = annotations
+        frames, annotated = len(frame_files(source)), len(frame_files(annotations))
+        masks = annotations if frames == annotated else None
+        if masks is None:
+            log.warning("%s has %d masks for %d frames: they are left out", annotations, annotated, frames)
     read = functools.partial(file_footage, source, masks, num_frames, height, width)
     return TextVideoPair(f"{number:02d}-{source.stem}", prompts, read)

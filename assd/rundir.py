@@ -7,8 +7,8 @@
                              reconstruction.mp4, the source through the autoencoder: the best an edit can preserve
                              steps.jsonl, edit.json, latents.safetensors
 
-Every file is written aside and renamed, but for steps.jsonl, which grows. A pair whose edit.json says `finished` is never redone; one with a
-checkpoint goes on from it.
+Every file is written aside and renamed, but for
+steps.jsonl, which grows. A pair whose edit.json says `finished` is never redone; one with a checkpoint goes on from it.
 """
 
 import datetime
