@@ -297,7 +297,7 @@ def train(
     console.print(f"weights in {weights}, {(time.monotonic() - started) / 60:.0f} minutes")
 
 
-STEPS = {"autoencoder": 2000, "decoder": 700, "text_to_image": 1600, "text_to_video": 1100, "clip": 1000}
+STEPS = {"autoencoder": 2000, "decoder": 700, "text_to_image": 1600, "text_to_video": 700, "clip": 800}
 
 
 def main() -> None:
