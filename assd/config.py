@@ -36,7 +36,7 @@ def checked(cfg: DictConfig) -> DictConfig:
 
     Raises omegaconf's ConfigKeyError for an unknown key and MissingMandatoryValue for one that must be given.
     """
-    merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(cfg, resolve=False))
+    merged = DictConfig(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(cfg, resolve=False)))
     OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     return merged
 

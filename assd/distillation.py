@@ -107,10 +107,11 @@ class ScoreDistillation:
                 started = time.perf_counter()
                 draw = draw_step(self.seed, pair_id, step, Z, self.timesteps)
                 parts = [loss(Z, Z_ref, prompts, draw) for loss in self.losses.values()]
-                Z.grad = scale * sum(part.gradient for part in parts)  # the total gradient, Eq. 10
+                gradient = scale * sum(part.gradient for part in parts)  # the total gradient, Eq. 10
+                Z.grad = gradient
                 optimizer.step()
 
-                curve = {"step": step, "t": draw.t, "gradient_norm": Z.grad.norm()}
+                curve = {"step": step, "t": draw.t, "gradient_norm": gradient.norm()}
                 for name, part in zip(self.losses, parts):
                     curve |= {f"{name}.{key}": value for key, value in part.curves.items()}
                 curves.append(curve | {"seconds": time.perf_counter() - started})

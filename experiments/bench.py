@@ -23,7 +23,8 @@ ROUNDS = 15
 
 def ratio(a: Callable[[], object], b: Callable[[], object]) -> tuple[float, float, float]:
     """Lower quartile, median and upper quartile of time(a) / time(b) over rounds, after one of each to warm up."""
-    a(), b()
+    a()
+    b()
     ratios = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
