@@ -4,6 +4,10 @@
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
+
+# Shapes and types are checked at every call, an int being good enough where a float is written.
+install_import_hook(["assd", "evaluation"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ def identity_attention():
 
 def batch(model, equal_branches=False):
     """Latents and embeddings of (half, branch): editing and reference under the empty prompt, then under their own."""
-    z = torch.randn((2, 4, 8, 16, 16), generator=torch.Generator().manual_seed(0))
+    z = torch.randn((2, 6, 8, 16, 16), generator=torch.Generator().manual_seed(0))
     target, source = (PROMPTS[1], PROMPTS[0])
     if equal_branches:
         z, target = z[:1].repeat(2, 1, 1, 1, 1), source

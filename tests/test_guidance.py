@@ -59,7 +59,7 @@ def test_batch_is_half_by_branch(fake_model):
 
 def test_one_pass_is_separate_passes(tiny_video_model):
     """Branches in one batch get what each gets alone: nothing leaks between branches or guidance halves."""
-    z = torch.randn((2, 4, 8, 16, 16), generator=torch.Generator().manual_seed(1))
+    z = torch.randn((2, 6, 8, 16, 16), generator=torch.Generator().manual_seed(1))
     together = guided_noise(tiny_video_model, z, 500, PROMPTS, 7.5)
     for i, prompt in enumerate(PROMPTS):
         unconditional, conditional = (

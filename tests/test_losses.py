@@ -9,7 +9,7 @@ from assd.errors import InputError
 from assd.losses import JointGuidance, VideoScore
 from assd.scores import ASSD, SDS, VideoDDS
 
-SHAPE = (4, 8, 16, 16)
+SHAPE = (6, 8, 16, 16)
 RNG = torch.Generator().manual_seed(0)
 Z, Z_REF, EPS = (torch.randn(SHAPE, generator=RNG) for _ in range(3))
 DRAW = Draw(500, EPS)

@@ -12,7 +12,7 @@ from assd.models import LatentDiffusion, resolve_device
 from assd.shapes import networks
 
 RNG = torch.Generator().manual_seed(0)
-VIDEO = torch.randn((2, 4, 8, 16, 16), generator=RNG)  # two branches of c n h w
+VIDEO = torch.randn((2, 6, 8, 16, 16), generator=RNG)  # two branches of c n h w
 PROMPTS = ("a red circle moving right over snow", "")
 SIZE = dict(height=64, width=64, num_frames=8)
 
