@@ -2,7 +2,7 @@
 
 Five stages, each from the weights of those before it: autoencoder, decoder, text_to_image, text_to_video, clip. A stage
 is checkpointed every minute and continues where it stopped; batch and noise of a step are drawn from (seed, stage,
-step), so an interrupted training ends in the same weights. On 2 cores all five take about an hour, on a GPU minutes.
+step), so an interrupted training ends in the same weights. On 2 cores all five take about three hours, on a GPU minutes.
 """
 
 import argparse
@@ -297,7 +297,7 @@ def train(
     console.print(f"weights in {weights}, {(time.monotonic() - started) / 60:.0f} minutes")
 
 
-STEPS = {"autoencoder": 2000, "decoder": 700, "text_to_image": 1600, "text_to_video": 700, "clip": 800}
+STEPS = {"autoencoder": 2000, "decoder": 700, "text_to_image": 8000, "text_to_video": 3000, "clip": 4000}
 
 
 def main() -> None:
