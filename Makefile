@@ -30,7 +30,7 @@ test: .venv/installed  ## run the tests (no network, no GPU)
 check: .venv/installed  ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: .venv/installed  ## ratios of things timed side by side
 	$(BIN)/python -m experiments.bench
