@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler
 from jaxtyping import Float
 from rich.console import Console
 from rich.progress import track
@@ -20,6 +19,7 @@ from assd import pictures, video
 from assd.draw import generator
 from assd.guidance import guided_noise
 from assd.models import LatentDiffusion, resolve_folder
+from assd.shapes import networks
 from assd.shapes.corpus import clip
 from assd.shapes.judge import judge
 from assd.shapes.world import ATTRIBUTES, Clip, render, visible
@@ -53,9 +53,7 @@ def generate(
     model: LatentDiffusion, prompts: list[str], shape: tuple[int, ...], steps: int, w: float, seed: int
 ) -> Float[Tensor, "b ..."]:
     """Latents sampled from noise with DDIM under classifier-free guidance."""
-    scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1
-    )
+    scheduler = networks.scheduler()
     scheduler.set_timesteps(steps)
     z = torch.randn((len(prompts), *shape), generator=generator("generate", seed))
     for t in scheduler.timesteps.tolist():

@@ -10,7 +10,6 @@ import contextlib
 import functools
 import json
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from assd.draw import generator
 from assd.shapes import networks
 from assd.shapes.corpus import Corpus, to_floats
 
@@ -51,11 +51,6 @@ class Stage:
     lr: float
 
 
-def generator(*key: object) -> torch.Generator:
-    """A CPU generator that belongs to its key alone."""
-    return torch.Generator().manual_seed(zlib.crc32("/".join(map(str, (SEED, *key))).encode()))
-
-
 def fit(stage: Stage, work: Path, device: torch.device) -> None:
     """AdamW under a one-cycle rate, an exponential average of the weights, checkpoints in `work`.
 
@@ -74,7 +69,7 @@ def fit(stage: Stage, work: Path, device: torch.device) -> None:
     losses: list[float] = []
     for step in progress(stage, first):
         with precision(device):
-            loss = stage.loss(generator(stage.name, step))
+            loss = stage.loss(generator(SEED, stage.name, step))
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -253,9 +248,7 @@ def build_clip() -> nn.Module:
     )
 
 
-def train(
-    weights: Path, work: Path, device: torch.device, steps: dict[str, int], clips: int, stop_after: str | None = None
-) -> None:
+def train(weights: Path, work: Path, device: torch.device, steps: dict[str, int], clips: int) -> None:
     """All stages, in order; finished ones are read back from their checkpoints in `work`."""
     work.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -270,8 +263,6 @@ def train(
     stage = functools.partial(diffusion_stage, text_encoder=text, device=device)
 
     fit(autoencoder_stage(vae, corpus, device, steps["autoencoder"]), work, device)
-    if stop_after == "autoencoder":
-        return
     fit(decoder_stage(vae, corpus, device, steps["decoder"]), work, device)
     latents = encode(vae, corpus, device)
     save_half(vae, weights / "vae")
@@ -309,12 +300,11 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--clips", type=int, default=CLIPS, help="size of the training corpus")
-    parser.add_argument("--stop-after", choices=STEPS)
     for name, count in STEPS.items():
         parser.add_argument(f"--{name.replace('_', '-')}-steps", type=int, default=count)
     options = parser.parse_args()
     steps = {name: getattr(options, f"{name}_steps") for name in STEPS}
-    train(options.weights, options.work, torch.device(options.device), steps, options.clips, options.stop_after)
+    train(options.weights, options.work, torch.device(options.device), steps, options.clips)
 
 
 if __name__ == "__main__":
