@@ -6,7 +6,6 @@ step), so an interrupted training ends in the same weights. On 2 cores all five 
 """
 
 import argparse
-import contextlib
 import functools
 import json
 import time
@@ -16,14 +15,14 @@ from pathlib import Path
 
 import open_clip
 import torch
-from diffusers.training_utils import EMAModel
+from diffusers.models.attention_processor import AttnProcessor
+from diffusers.training_utils import EMAModel, compute_snr
 from einops import rearrange
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from assd.draw import generator
 from assd.shapes import networks
@@ -34,6 +33,7 @@ SEED = 0
 CLIPS = 4000
 EMPTY_CAPTIONS = 0.1  # share of captions replaced by the empty prompt, for classifier-free guidance
 EMA_DECAY = 0.998
+MIN_SNR_GAMMA = 0.1  # what a caption decides is decided at high noise, which plain noise prediction hardly weighs
 KL_WEIGHT = 3e-4  # on the mean over a latent's elements
 CHECKPOINT_SECONDS = 60
 
@@ -56,6 +56,9 @@ def fit(stage: Stage, work: Path, device: torch.device) -> None:
 
     Leaves the averaged weights in `stage.modules`.
     """
+    if not stage.steps:
+        stage.modules.eval().requires_grad_(False)
+        return
     parameters = list(stage.modules.requires_grad_(True).parameters())
     optimizer = torch.optim.AdamW(parameters, lr=stage.lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.lr, total_steps=stage.steps, pct_start=0.05)
@@ -68,7 +71,7 @@ def fit(stage: Stage, work: Path, device: torch.device) -> None:
     log = (work / f"{stage.name}.jsonl").open("a")
     losses: list[float] = []
     for step in progress(stage, first):
-        with precision(device):
+        with torch.autocast(device.type, torch.bfloat16):
             loss = stage.loss(generator(SEED, stage.name, step))
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -112,14 +115,6 @@ def progress(stage: Stage, first: int) -> Iterator[int]:
         for step in range(first, stage.steps):
             yield step
             bar.advance(task)
-
-
-@contextlib.contextmanager
-def precision(device: torch.device) -> Iterator[None]:
-    """bfloat16 where it is safe. On a CPU, plain attention: the backward pass of the fused kernel is slower."""
-    attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
-    with torch.autocast(device.type, torch.bfloat16), attention:
-        yield
 
 
 def gather(corpus: Tensor, size: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -185,8 +180,14 @@ def diffusion_stage(
     lr: float,
     train_text: bool,
 ) -> Stage:
-    """Noise prediction, Eq. 2: || eps - eps_theta(Z_t, t, y) ||^2 for uniform t, some captions left empty."""
+    """Noise prediction, Eq. 2: w(t) || eps - eps_theta(Z_t, t, y) ||^2 for uniform t, some captions left empty.
+
+    w(t) = min(1, gamma / SNR(t)): min-SNR weighting (Hang et al. 2023), here with a small gamma.
+    """
     tokenizer, scheduler = networks.tokenizer(), networks.scheduler()
+    if device.type == "cpu":  # the backward pass of the fused attention kernel is slow there
+        unet.set_attn_processor(AttnProcessor())
+    weight = (MIN_SNR_GAMMA / compute_snr(scheduler, torch.arange(1000))).clamp(max=1)
     tokens = tokenizer([*captions, ""], padding="max_length", return_tensors="pt").input_ids
 
     def loss(draw: torch.Generator) -> Tensor:
@@ -197,7 +198,8 @@ def diffusion_stage(
         caption = torch.where(empty, len(captions), indices % len(captions))
         embeddings = text_encoder(tokens[caption].to(device)).last_hidden_state
         z_t = scheduler.add_noise(z.to(device), eps, t.to(device))
-        return F.mse_loss(unet(z_t, t.to(device), embeddings).sample.float(), eps)
+        error = (unet(z_t, t.to(device), embeddings).sample.float() - eps).square().flatten(1).mean(1)
+        return (weight[t].to(device) * error).mean()
 
     modules = {"unet": unet} | ({"text_encoder": text_encoder} if train_text else {})
     return Stage(name, nn.ModuleDict(modules), loss, steps, lr)
@@ -248,18 +250,32 @@ def build_clip() -> nn.Module:
     )
 
 
-def train(weights: Path, work: Path, device: torch.device, steps: dict[str, int], clips: int) -> None:
-    """All stages, in order; finished ones are read back from their checkpoints in `work`."""
+def start_from(folder: Path, modules: dict[str, nn.Module]) -> None:
+    """Reads each module's weights from its folder in an earlier training's `weights`."""
+    for name, module in modules.items():
+        (file,) = (folder / name).glob("*.safetensors")
+        module.load_state_dict({key: value.float() for key, value in load_file(file).items()})
+
+
+def train(
+    weights: Path, work: Path, device: torch.device, steps: dict[str, int], clips: int, first: Path | None = None
+) -> None:
+    """The stages that have steps, in order; finished ones are read back from their checkpoints in `work`.
+
+    Every network starts at random, or from the weights in the folder `first`.
+    """
     work.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     console.print(f"rendering {clips} clips")
     corpus = Corpus.render("train", clips)
     captions = [clip.caption for clip in corpus.clips]
     torch.manual_seed(SEED)
-    vae, text, image = (
-        module().to(device) for module in (networks.autoencoder, networks.text_encoder, networks.image_unet)
-    )
-    clip = build_clip().to(device)
+    vae, text, image = networks.autoencoder(), networks.text_encoder(), networks.image_unet()
+    clip = build_clip()
+    if first:
+        start_from(first, {"vae": vae, "text_encoder": text, "image_unet": image, "clip": clip})
+    for module in (vae, text, image, clip):
+        module.to(device).eval()  # no dropout: it costs a tenth of the time and helps nothing
     stage = functools.partial(diffusion_stage, text_encoder=text, device=device)
 
     fit(autoencoder_stage(vae, corpus, device, steps["autoencoder"]), work, device)
@@ -270,13 +286,15 @@ def train(weights: Path, work: Path, device: torch.device, steps: dict[str, int]
     frames = rearrange(latents, "b n c h w -> (n b) c h w")  # frame-major, so that index % clips is the clip
     fit(
         stage("text_to_image", image, latents=frames, captions=captions, steps=steps["text_to_image"], batch=32,
-              lr=1.5e-3, train_text=True), work, device)  # fmt: skip
+              lr=2e-3, train_text=True), work, device)  # fmt: skip
     save_half(text, weights / "text_encoder")
     networks.tokenizer().save_pretrained(weights / "tokenizer")
     networks.scheduler().save_pretrained(weights / "scheduler")
     save_half(image, weights / "image_unet")
 
-    video = networks.video_unet(image).to(device).eval()  # no dropout: it costs a tenth of the time and helps nothing
+    video = networks.video_unet(image).to(device).eval()
+    if first and not steps["text_to_image"]:
+        start_from(first, {"video_unet": video})
     latents = rearrange(latents, "b n c h w -> b c n h w")
     fit(
         stage("text_to_video", video, latents=latents, captions=captions, steps=steps["text_to_video"], batch=6,
@@ -298,13 +316,14 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path("outputs/shapes-training"), help="checkpoints and loss curves"
     )
+    parser.add_argument("--start-from", type=Path, help="begin with the weights in this folder instead of at random")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--clips", type=int, default=CLIPS, help="size of the training corpus")
     for name, count in STEPS.items():
-        parser.add_argument(f"--{name.replace('_', '-')}-steps", type=int, default=count)
+        parser.add_argument(f"--{name.replace('_', '-')}-steps", type=int, default=count, help="0 skips the stage")
     options = parser.parse_args()
     steps = {name: getattr(options, f"{name}_steps") for name in STEPS}
-    train(options.weights, options.work, torch.device(options.device), steps, options.clips)
+    train(options.weights, options.work, torch.device(options.device), steps, options.clips, options.start_from)
 
 
 if __name__ == "__main__":
