@@ -16,7 +16,7 @@ help:  ## list the targets
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || echo "uv can't be had here: installing with pip"
-	if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --python $(BIN)/python --editable . --group dev; \
+	if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable . --group dev; \
 	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip \
 	     && $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev; fi
 	touch $@

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -25,6 +26,9 @@ class Config:
     optimizer: Any = MISSING
     dataset: Any = MISSING
     method: Any = MISSING
+    metric: dict[str, Any] = MISSING
+    clip: Any = MISSING
+    tracking: Any = MISSING
     seed: int = MISSING
     device: str = MISSING
     output: str = MISSING
@@ -39,6 +43,20 @@ def checked(cfg: DictConfig) -> DictConfig:
     merged = DictConfig(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(cfg, resolve=False)))
     OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     return merged
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """`conf/config.yaml` under overrides in Hydra's words, checked; for programs that are no Hydra application."""
+    register()
+    package = CONFIG_PATH.removeprefix("pkg://")
+    in_package = package != CONFIG_PATH
+    start = (
+        initialize_config_module(package, version_base="1.3")
+        if in_package
+        else initialize_config_dir(CONFIG_PATH, version_base="1.3")
+    )
+    with start:
+        return checked(compose("config", overrides))
 
 
 def run_name(overrides: str) -> str:

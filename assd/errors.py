@@ -1,4 +1,12 @@
-"""The two ways a run can go wrong that are not a bug: what came in cannot be used, or the optimisation diverged."""
+"""The two ways a run can go wrong that are not a bug, and how a program says so: in one sentence, without traceback."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from hydra.errors import HydraException, InstantiationException
+from omegaconf.errors import OmegaConfBaseException
 
 
 class InputError(ValueError):
@@ -13,3 +21,28 @@ def require(holds: bool, sentence: str) -> None:
     """Raises `InputError(sentence)` unless `holds`."""
     if not holds:
         raise InputError(sentence)
+
+
+EXPECTED = (InputError, DivergedError, HydraException, OmegaConfBaseException, OSError)
+
+
+@contextlib.contextmanager
+def one_sentence() -> Iterator[None]:
+    """Ends the program with exit code 1 and what an expected error says; also a decorator of a `main`.
+
+    Any other error keeps its traceback, and HYDRA_FULL_ERROR=1 gives every one.
+    """
+    try:
+        yield
+    except EXPECTED as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        sys.exit(f"error: {sentence(error)}")
+
+
+def sentence(error: Exception) -> str:
+    """What an error says to a person; of a component that refused its arguments, its own words and its name."""
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, InputError):
+        where = str(error).rpartition("full_key: ")[2]
+        return f"{where}: {error.__cause__}" if where else str(error.__cause__)
+    return str(error)

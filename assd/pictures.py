@@ -21,25 +21,36 @@ GAP, LABEL_WIDTH, LINE = 4, 84, 20
 
 def filmstrip(prompts: Prompts, rows: dict[str, UInt8[Tensor, "n H W 3"]]) -> Image.Image:
     """Prompts above, then one row of frames per video: source, edited, (true edit), and |edited - source|."""
-    source, edited = rows["source"], rows["edited"]
-    shown = rows | {"difference": (edited.int() - source.int()).abs().to(torch.uint8)}
-    count = min(len(source), MOST_PANELS)
-    chosen = np.linspace(0, len(source) - 1, count).round().astype(int).tolist()
-    panels = {label: [enlarged(video[i], PANEL_HEIGHT) for i in chosen] for label, video in shown.items()}
-    width, height = panels["source"][0].size
-    sheet = Image.new(
-        "RGB", (LABEL_WIDTH + count * (width + GAP), 2 * LINE + GAP + len(panels) * (height + GAP)), PAPER
-    )
-    pen = ImageDraw.Draw(sheet)
+    return sheet(prompts, rows | {"difference": difference(rows["edited"], rows["source"])})
+
+
+def sheet(prompts: Prompts, rows: dict[str, UInt8[Tensor, "_ H W 3"]]) -> Image.Image:
+    """Prompts above, then one labelled row of frames per video; of a long video, evenly spaced frames."""
+    panels = {label: [enlarged(frame, PANEL_HEIGHT) for frame in spread(video)] for label, video in rows.items()}
+    count = max(map(len, panels.values()))
+    width, height = next(iter(panels.values()))[0].size
+    left = round(max(LABEL_WIDTH, *(font().getlength(label) + 3 * GAP for label in rows)))
+    picture = Image.new("RGB", (left + count * (width + GAP), 2 * LINE + GAP + len(panels) * (height + GAP)), PAPER)
+    pen = ImageDraw.Draw(picture)
     for line, (label, prompt) in enumerate(zip(("source", "target"), prompts)):
         pen.text((GAP, line * LINE), label, QUIET, font())
-        pen.text((LABEL_WIDTH, line * LINE), shortened(prompt, sheet.width - LABEL_WIDTH), INK, font())
+        pen.text((left, line * LINE), shortened(prompt, picture.width - left), INK, font())
     for row, (label, images) in enumerate(panels.items()):
         top = 2 * LINE + GAP + row * (height + GAP)
         pen.text((GAP, top + height // 2 - LINE // 2), label, QUIET, font())
         for column, image in enumerate(images):
-            sheet.paste(image, (LABEL_WIDTH + column * (width + GAP), top))
-    return sheet
+            picture.paste(image, (left + column * (width + GAP), top))
+    return picture
+
+
+def spread(video: UInt8[Tensor, "n H W 3"]) -> UInt8[Tensor, "m H W 3"]:
+    """At most `MOST_PANELS` evenly spaced frames."""
+    return video[np.linspace(0, len(video) - 1, min(len(video), MOST_PANELS)).round().astype(int).tolist()]
+
+
+def difference(a: UInt8[Tensor, "n H W 3"], b: UInt8[Tensor, "n H W 3"]) -> UInt8[Tensor, "n H W 3"]:
+    """|a - b|."""
+    return (a.int() - b.int()).abs().to(torch.uint8)
 
 
 def side_by_side(videos: dict[str, UInt8[Tensor, "n H W 3"]]) -> UInt8[Tensor, "n h w 3"]:
@@ -57,15 +68,14 @@ def side_by_side(videos: dict[str, UInt8[Tensor, "n H W 3"]]) -> UInt8[Tensor, "
     return torch.stack(frames)
 
 
-def stack_files(files: list[Path], columns: int = 2) -> Image.Image:
-    """Picture files in columns on one sheet."""
-    images = [Image.open(file) for file in files]
+def stack(images: list[Image.Image], columns: int = 2) -> Image.Image:
+    """Pictures in columns on one sheet."""
     columns = min(columns, len(images))
     width, height = max(i.width for i in images) + 16, max(i.height for i in images) + 16
-    sheet = Image.new("RGB", (columns * width, -(-len(images) // columns) * height), PAPER)
+    whole = Image.new("RGB", (columns * width, -(-len(images) // columns) * height), PAPER)
     for i, image in enumerate(images):
-        sheet.paste(image, (i % columns * width + 8, i // columns * height + 8))
-    return sheet
+        whole.paste(image, (i % columns * width + 8, i // columns * height + 8))
+    return whole
 
 
 def grid(frames: UInt8[Tensor, "b H W 3"], columns: int) -> Image.Image:

@@ -1,18 +1,19 @@
 """Edits every pair of a dataset: `python -m assd.run`, or `assd` where it is installed."""
 
+import contextlib
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
+import pandas as pd
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -21,9 +22,15 @@ from rich.text import Text
 
 from assd.config import CONFIG_PATH, checked, register
 from assd.data import TextVideoPair
-from assd.errors import DivergedError, InputError
+from assd.distillation import State
+from assd.errors import DivergedError, InputError, one_sentence
 from assd.models import resolve_device
 from assd.rundir import EditDirectory, RunDirectory
+from assd.tracking import Copy
+from evaluation.case import Metric
+from evaluation.report import REPORT_HTML, write_report
+from evaluation.scores import SCORES_CSV, failure, read_scores, score_edit, write_scores
+from evaluation.tables import means_table
 
 console = Console()
 register()
@@ -31,19 +38,26 @@ register()
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="config")
 def app(cfg: DictConfig) -> None:
-    """One run: everything the configuration names is built, then every pair is edited."""
+    """One run: everything the configuration names is built, then every pair is edited and scored."""
     logging.getLogger().handlers = [RichHandler(console=console, show_path=False, show_time=False)]
     cfg = checked(cfg)
     device = resolve_device(cfg.device)
     pairs = instantiate(cfg.dataset, _convert_="all")
     method = instantiate(cfg.method, _convert_="all")
+    metrics = list(instantiate(cfg.metric, _convert_="all").values())
+    tracking = instantiate(cfg.tracking, _convert_="all")
     directory = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
     directory.open(cfg, device)
 
     console.print(f"[bold]{directory.path.name}[/]: {len(pairs)} pairs on {device}")
-    failed = edit_pairs(method, pairs, directory, cfg.seed, cfg.save_frames)
+    with tracking.follow(directory.path, OmegaConf.to_container(cfg, resolve=True), method.num_steps) as copy:
+        failed = Editor(method, metrics, directory, copy, cfg.seed, cfg.save_frames).edit_all(pairs)
+        scores = read_run(directory, pairs)
+        write_scores(directory.path, scores)
+        copy.summary(pairs, directory.path / "edits", scores)
     overview = directory.write_overview(pairs)
-    report(directory, pairs, overview)
+    page = write_report([directory.path], directory.path / REPORT_HTML)
+    conclude(directory, pairs, scores, overview, page)
     if failed:
         raise InputError(
             f"{len(failed)} of {len(pairs)} pairs could not be edited ({', '.join(failed)}); the others are kept. "
@@ -51,47 +65,74 @@ def app(cfg: DictConfig) -> None:
         )
 
 
-def edit_pairs(
-    method: Callable, pairs: list[TextVideoPair], directory: RunDirectory, seed: int, save_frames: bool
-) -> list[str]:
-    """Edits what isn't finished; a pair that fails is noted and the next one begins. Returns the ids that failed."""
-    failed = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console) as bars:
-        for pair in pairs:
-            folder = directory.edit(pair)
-            if folder.finished:
-                continue
-            try:
-                edit_pair(method, pair, folder, bars, seed, save_frames)
-            except (InputError, DivergedError) as error:
-                folder.fail(error, seed)
-                bars.console.print(Text(f"{pair.id}: {error}", style="red"))
-                failed.append(pair.id)
-    return failed
+@dataclass(frozen=True)
+class Editor:
+    """Takes pairs from their frames to their files, their scores, and their copy in W&B."""
+
+    method: Callable
+    metrics: list[Metric]
+    directory: RunDirectory
+    copy: Copy
+    seed: int
+    save_frames: bool
+
+    def edit_all(self, pairs: list[TextVideoPair]) -> list[str]:
+        """Edits what isn't finished, scores what isn't scored; a pair that fails is noted and the next one begins.
+
+        Returns the ids that failed.
+        """
+        failed = []
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(
+            *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console
+        ) as bars:
+            for number, pair in enumerate(pairs):
+                folder = self.directory.edit(pair)
+                try:
+                    if not folder.finished:
+                        self.edit(pair, number, folder, bars)
+                except (InputError, DivergedError) as error:
+                    folder.fail(error, self.seed)
+                    bars.console.print(Text(f"{pair.id}: {error}", style="red"))
+                    failed.append(pair.id)
+                if folder.finished and not (folder.path / SCORES_CSV).exists():
+                    self.copy.scores(number, score_edit(folder, self.metrics))
+        return failed
+
+    def edit(self, pair: TextVideoPair, number: int, folder: EditDirectory, bars: Progress) -> None:
+        """One pair from its frames, or its last checkpoint, to its files."""
+
+        def checkpoint(state: State, curves: list[dict]) -> None:
+            folder.checkpoint(state, curves)
+            self.copy.steps(number, curves)
+
+        started = time.perf_counter()
+        footage = pair.read()
+        state = folder.resume()
+        bar = bars.add_task(pair.id, total=self.method.num_steps, completed=state.step if state else 0)
+        edit = self.method(
+            footage.frames,
+            pair.prompts,
+            pair.id,
+            resume=state,
+            checkpoint=checkpoint,
+            advance=lambda step: bars.update(bar, completed=step),
+        )
+        folder.finish(edit, footage, self.seed, time.perf_counter() - started, self.save_frames)
 
 
-def edit_pair(
-    method: Callable, pair: TextVideoPair, folder: EditDirectory, bars: Progress, seed: int, save_frames: bool
-) -> None:
-    """One pair from its frames, or its last checkpoint, to its files."""
-    started = time.perf_counter()
-    footage = pair.read()
-    state = folder.resume()
-    bar = bars.add_task(pair.id, total=method.num_steps, completed=state.step if state else 0)
-    edit = method(
-        footage.frames,
-        pair.prompts,
-        pair.id,
-        resume=state,
-        checkpoint=folder.checkpoint,
-        advance=lambda step: bars.update(bar, completed=step),
+def read_run(directory: RunDirectory, pairs: list[TextVideoPair]) -> pd.DataFrame:
+    """The scores of all pairs; of one without result, the reason."""
+    folders = [directory.edit(pair) for pair in pairs]
+    return pd.concat(
+        [read_scores(f.path) if f.finished else failure(f.pair, f.record["reason"]) for f in folders], ignore_index=True
     )
-    folder.finish(edit, footage, seed, time.perf_counter() - started, save_frames)
 
 
-def report(directory: RunDirectory, pairs: list[TextVideoPair], overview: Path | None) -> None:
-    """The table at the end, and where to look."""
+def conclude(
+    directory: RunDirectory, pairs: list[TextVideoPair], scores: pd.DataFrame, overview: Path | None, page: Path
+) -> None:
+    """The tables at the end, and where to look."""
     table = Table("pair", "source", "target", "status", "seconds", title=directory.path.name, title_justify="left")
     for pair in pairs:
         record = directory.edit(pair).record
@@ -99,34 +140,28 @@ def report(directory: RunDirectory, pairs: list[TextVideoPair], overview: Path |
         table.add_row(*map(Text, (pair.id, *pair.prompts, record["status"], seconds)))
     console.print(table)
     if overview:
-        console.print(
-            f"Look at [bold]{overview}[/], and at comparison.mp4 in each folder of {directory.path / 'edits'}"
-        )
+        console.print(means_table("scores", scores))
+        console.print(f"Look at [bold]{page}[/] in a browser, or at [bold]{overview}[/]")
 
 
 def main() -> None:
-    """The command line: an expected error is one sentence and exit code 1, anything else a traceback.
+    """The command line. Hydra is asked for full errors inside, so that all of them arrive at `one_sentence`."""
+    with one_sentence(), full_errors():
+        try:
+            app()
+        except KeyboardInterrupt:
+            sys.exit("stopped; the same command goes on from the last checkpoint")
 
-    Hydra is asked for full errors so that all of them arrive here; HYDRA_FULL_ERROR=1 gives every traceback.
-    """
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+@contextlib.contextmanager
+def full_errors() -> Iterator[None]:
+    """Within it, Hydra raises instead of printing and leaving."""
+    before = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        app()
-    except (InputError, DivergedError, HydraException, OmegaConfBaseException, OSError) as error:
-        if full:
-            raise
-        sys.exit(f"error: {sentence(error)}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from the last checkpoint")
-
-
-def sentence(error: Exception) -> str:
-    """What an error says to a person; of a component that refused its arguments, its own words and its name."""
-    if isinstance(error, InstantiationException) and isinstance(error.__cause__, InputError):
-        where = str(error).rpartition("full_key: ")[2]
-        return f"{where}: {error.__cause__}" if where else str(error.__cause__)
-    return str(error)
+        yield
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = before
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
     <run>/config.yaml        the resolved configuration
     <run>/environment.json   command, commit, versions, device
-    <run>/overview.png       every finished pair: source above, edited below
+    <run>/scores.csv         one row per pair, video and metric
+    <run>/report.html        everything a person wants to see, in one page
+    <run>/overview.png       the finished pairs' filmstrips
     <run>/edits/<pair>/      source.mp4, edited.mp4, and both side by side in comparison.mp4 and filmstrip.png
                              reconstruction.mp4, the source through the autoencoder: the best an edit can preserve
-                             steps.jsonl, edit.json, latents.safetensors
+                             difference.mp4, |edited - source|; truth.mp4, the true edit where it is known
+                             steps.jsonl, edit.json, scores.csv, latents.safetensors
 
-Every file is written aside and renamed, but for
-steps.jsonl, which grows. A pair whose edit.json says `finished` is never redone; one with a checkpoint goes on from it.
+Every file is written aside and renamed, but for steps.jsonl, which grows. A pair whose edit.json says `finished` is
+never redone; one with a checkpoint goes on from it.
 """
 
 import datetime
@@ -22,6 +25,7 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 from safetensors.torch import save_file
 
 from assd import pictures
@@ -31,7 +35,9 @@ from assd.errors import InputError
 from assd.video import to_bytes, write_frames, write_video
 
 PACKAGES = ("torch", "diffusers", "transformers", "hydra-core", "omegaconf", "av", "numpy")
-NOT_THE_RESULT = ("output", "save_frames", "device", "dataset.limit")  # may differ between two starts of one run
+CONFIG_YAML = "config.yaml"
+# may differ between two starts of one run, with all below them
+NOT_THE_RESULT = ("output", "save_frames", "device", "dataset.limit", "metric", "clip", "tracking")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -63,7 +69,7 @@ class RunDirectory:
     def open(self, cfg: DictConfig, device: torch.device) -> None:
         """Writes configuration and environment; raises InputError when the directory holds another configuration."""
         resolved = OmegaConf.to_container(cfg, resolve=True)
-        config = self.path / "config.yaml"
+        config = self.path / CONFIG_YAML
         if config.exists():
             changed = differences(result_keys(OmegaConf.load(config)), result_keys(OmegaConf.create(resolved)))
             if changed:
@@ -87,7 +93,7 @@ class RunDirectory:
         strips = [strip for strip in strips if strip.exists()]
         if not strips:
             return None
-        pictures.save(pictures.stack_files(strips), self.path / "overview.png")
+        pictures.save(pictures.stack([Image.open(strip) for strip in strips]), self.path / "overview.png")
         return self.path / "overview.png"
 
 
@@ -134,6 +140,9 @@ class EditDirectory:
         write_video(self.path / "source.mp4", source, footage.fps)
         write_video(self.path / "edited.mp4", edited, footage.fps)
         write_video(self.path / "reconstruction.mp4", to_bytes(edit.reconstruction), footage.fps)
+        write_video(self.path / "difference.mp4", pictures.difference(edited, source), footage.fps)
+        if truth is not None:
+            write_video(self.path / "truth.mp4", truth, footage.fps)
         rows = {"source": source, "edited": edited} | ({} if truth is None else {"true edit": truth})
         write_video(self.path / "comparison.mp4", pictures.side_by_side(rows), footage.fps)
         pictures.save(pictures.filmstrip(self.pair.prompts, rows), self.path / "filmstrip.png")
@@ -169,10 +178,12 @@ def result_keys(cfg: DictConfig) -> dict[str, object]:
     leaves: dict[str, object] = {}
 
     def walk(node: object, name: str) -> None:
+        if name in NOT_THE_RESULT:
+            return
         if isinstance(node, dict):
             for key, value in node.items():
                 walk(value, f"{name}.{key}" if name else str(key))
-        elif name not in NOT_THE_RESULT and not name.endswith(".device"):
+        elif not name.endswith(".device"):
             leaves[name] = node
 
     walk(OmegaConf.to_container(cfg), "")

@@ -39,8 +39,8 @@ def evenly_spaced(available: int, wanted: int, path: Path) -> list[int]:
     return np.linspace(0, available - 1, wanted).round().astype(int).tolist()
 
 
-def read_video(path: Path, num_frames: int) -> Video:
-    """`num_frames` evenly spaced frames of a video file or of a folder of frames, at the rate at which they play.
+def read_video(path: Path, num_frames: int | None) -> Video:
+    """`num_frames` evenly spaced frames (None: all) of a video file or of a folder of frames, and their rate.
 
     Raises InputError when there is no such file, it is no video, or it has fewer frames.
     """
@@ -52,7 +52,7 @@ def read_video(path: Path, num_frames: int) -> Video:
     return Video(torch.from_numpy(np.stack(frames)), fps)
 
 
-def read_file(path: Path, num_frames: int) -> tuple[list[np.ndarray], float]:
+def read_file(path: Path, num_frames: int | None) -> tuple[list[np.ndarray], float]:
     """Decodes the file once to count its frames, since headers lie, and once to keep the wanted ones."""
     try:
         with av.open(str(path)) as container:
@@ -60,7 +60,7 @@ def read_file(path: Path, num_frames: int) -> tuple[list[np.ndarray], float]:
             rate = container.streams.video[0].average_rate or Fraction(FOLDER_FPS)
             count = sum(1 for _ in container.decode(video=0))
         require(count > 0, f"{path} holds no frame that can be decoded: the file is empty or cut off")
-        wanted = evenly_spaced(count, num_frames, path)
+        wanted = evenly_spaced(count, num_frames or count, path)
         with av.open(str(path)) as container:
             chosen = set(wanted)
             kept = {i: f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(video=0)) if i in chosen}
@@ -69,7 +69,7 @@ def read_file(path: Path, num_frames: int) -> tuple[list[np.ndarray], float]:
             f"{path} can't be read as a video ({error.strerror}): it may be cut off, empty, or of another kind. "
             f"Known are {', '.join(VIDEO_SUFFIXES)} and folders of {', '.join(FRAME_SUFFIXES)}"
         ) from error
-    return [kept[i] for i in wanted], sampled_rate(float(rate), count, num_frames)
+    return [kept[i] for i in wanted], sampled_rate(float(rate), count, len(wanted))
 
 
 def frame_files(path: Path) -> list[Path]:
@@ -77,13 +77,14 @@ def frame_files(path: Path) -> list[Path]:
     return sorted(file for file in path.iterdir() if file.suffix.lower() in FRAME_SUFFIXES)
 
 
-def read_folder(path: Path, num_frames: int) -> tuple[list[np.ndarray], float]:
+def read_folder(path: Path, num_frames: int | None) -> tuple[list[np.ndarray], float]:
     """Frames named in order, as DAVIS has them."""
     files = frame_files(path)
     require(bool(files), f"{path} holds no frames ({', '.join(FRAME_SUFFIXES)})")
-    frames = [np.asarray(open_image(files[i]).convert("RGB")) for i in evenly_spaced(len(files), num_frames, path)]
+    wanted = evenly_spaced(len(files), num_frames or len(files), path)
+    frames = [np.asarray(open_image(files[i]).convert("RGB")) for i in wanted]
     require_one_size(frames, path)
-    return frames, sampled_rate(FOLDER_FPS, len(files), num_frames)
+    return frames, sampled_rate(FOLDER_FPS, len(files), len(wanted))
 
 
 def read_masks(path: Path, num_frames: int) -> Bool[Tensor, "n H W"]:

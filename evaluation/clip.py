@@ -1,45 +1,141 @@
 """CLIP through open_clip: the small one that knows the embedded world, or any of open_clip's."""
 
+import functools
+
 import open_clip
 import torch
+from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.weak import WeakIdKeyDictionary
 
 from assd.errors import InputError
-from assd.models import resolve_folder
+from assd.models import resolve_device, resolve_folder
 from assd.video import fill
+from evaluation.case import Case, check_choice
 
-EMBEDDED_CLIP = "local-dir:" + resolve_folder("pkg://assd.shapes/weights/clip")
+FOLDER = "local-dir:"  # open_clip's mark of a folder
 
 
 class ClipScorer:
-    """Normalised embeddings of frames and prompts; a cosine is their dot product.
+    """Normalised, projected embeddings of frames and prompts; a cosine is their dot product.
 
-    name        open_clip's name, such as ViT-L-14, or `local-dir:` and a folder
+    label       what tables call it, such as `CLIP ViT-L/14 openai`
+    name        open_clip's name, such as ViT-L-14, or `local-dir:` and a folder (`pkg://package/folder` is one)
     pretrained  open_clip's tag of the weights, such as openai; none for a folder
+
+    Raises InputError when the model can't be loaded.
     """
 
-    def __init__(self, name: str = EMBEDDED_CLIP, pretrained: str | None = None, device: str = "cpu"):
+    def __init__(self, label: str, name: str, pretrained: str | None = None, device: str = "auto"):
+        self.label, self.device = label, resolve_device(device)
+        if name.startswith(FOLDER):
+            name = FOLDER + resolve_folder(name.removeprefix(FOLDER))
         try:
-            self.model, _, _ = open_clip.create_model_and_transforms(name, pretrained=pretrained, device=device)
+            self.model = open_clip.create_model(name, pretrained=pretrained, device=self.device)
             self.tokenizer = open_clip.get_tokenizer(name)
         except (RuntimeError, OSError, ValueError) as error:
-            raise InputError(f"CLIP model {name!r} with weights {pretrained!r} can't be loaded: {error}") from error
+            raise InputError(
+                f"CLIP model {name!r} with weights {pretrained!r} can't be loaded: {error}. "
+                f"clip=embedded needs no download"
+            ) from error
         self.model.eval().requires_grad_(False)
-        self.device = torch.device(device)
         preprocess = self.model.visual.preprocess_cfg
         self.mean, self.std = (torch.tensor(preprocess[key]).view(3, 1, 1) for key in ("mean", "std"))
+        self._remembered = WeakIdKeyDictionary()  # embeddings of videos that are still being looked at
+
+    @classmethod
+    @functools.cache
+    def load(cls, label: str, name: str, pretrained: str | None = None, device: str = "auto") -> "ClipScorer":
+        """The same arguments give the same object, so that metrics share one model."""
+        return cls(label, name, pretrained, device)
 
     @torch.no_grad()
     def embed_frames(self, frames: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n d"]:
-        """Pixels in [-1, 1], resized and cropped to the model's input."""
-        size = self.model.visual.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        pixels = ((fill(frames, height, width) + 1) / 2 - self.mean) / self.std
-        return F.normalize(self.model.encode_image(pixels.to(self.device)).float().cpu(), dim=-1)
+        """Pixels in [-1, 1], resized and cropped to the model's input; computed once for each tensor."""
+        if frames not in self._remembered:
+            size = self.model.visual.image_size
+            height, width = (size, size) if isinstance(size, int) else size
+            pixels = ((fill(frames, height, width) + 1) / 2 - self.mean) / self.std
+            self._remembered[frames] = F.normalize(
+                self.model.encode_image(pixels.to(self.device)).float().cpu(), dim=-1
+            )
+        return self._remembered[frames]
 
     @torch.no_grad()
     def embed_prompts(self, prompts: list[str]) -> Float[Tensor, "b d"]:
         """One row a prompt."""
         return F.normalize(self.model.encode_text(self.tokenizer(prompts).to(self.device)).float().cpu(), dim=-1)
+
+
+def cosines(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """Row by row, of normalised rows."""
+    return einsum(a, b, "n d, n d -> n")
+
+
+class ClipText:
+    """Text alignment: the mean over frames of the cosine between frame and target prompt (the paper's definition)."""
+
+    better = "higher"
+
+    def __init__(self, clip: ClipScorer):
+        self.clip = clip
+        self.name = f"CLIP text ({clip.label}, cosine)"
+
+    def __call__(self, case: Case) -> float:
+        """In [-1, 1]."""
+        return (self.clip.embed_frames(case.frames) @ self.clip.embed_prompts([case.prompts.target]).T).mean().item()
+
+
+class ClipConsistency:
+    """Frame consistency: mean cosine between frames, over `consecutive` pairs (Gen-1) or `all` (LOVEU-TGVE)."""
+
+    better = "higher"
+
+    def __init__(self, clip: ClipScorer, pairs: str = "consecutive"):
+        check_choice("pairs", pairs, ("consecutive", "all"))
+        self.clip, self.pairs = clip, pairs
+        self.name = f"CLIP consistency ({clip.label}, {pairs} pairs, cosine)"
+
+    def __call__(self, case: Case) -> float | None:
+        """At most 1, the value of a still video; None for a single frame."""
+        frames = self.clip.embed_frames(case.frames)
+        if len(frames) < 2:
+            return None
+        if self.pairs == "consecutive":
+            return cosines(frames[1:], frames[:-1]).mean().item()
+        i, j = torch.triu_indices(len(frames), len(frames), offset=1)
+        return cosines(frames[i], frames[j]).mean().item()
+
+
+class ClipDirection:
+    """Directional similarity (StyleGAN-NADA): cosine between the change of the image and the change of the prompt."""
+
+    better = "higher"
+
+    def __init__(self, clip: ClipScorer):
+        self.clip = clip
+        self.name = f"CLIP direction ({clip.label}, cosine)"
+
+    def __call__(self, case: Case) -> float:
+        """The mean over frames, each against the source's frame of the same number; 0 where nothing changed."""
+        change = self.clip.embed_frames(case.frames) - self.clip.embed_frames(case.source)
+        source, target = self.clip.embed_prompts([*case.prompts])
+        asked = F.normalize(target - source, dim=-1).expand_as(change)
+        return cosines(F.normalize(change, dim=-1), asked).mean().item()
+
+
+class ClipFrameAccuracy:
+    """Share of frames whose cosine to the target prompt exceeds that to the source prompt (FateZero)."""
+
+    better = "higher"
+
+    def __init__(self, clip: ClipScorer):
+        self.clip = clip
+        self.name = f"frames nearer to target prompt ({clip.label}, share)"
+
+    def __call__(self, case: Case) -> float:
+        """In [0, 1]."""
+        source, target = (self.clip.embed_frames(case.frames) @ self.clip.embed_prompts([*case.prompts]).T).T
+        return (target > source).float().mean().item()

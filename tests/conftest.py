@@ -59,3 +59,47 @@ def fake_model():
         return model
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished_run():
+    """Makes a run directory as the editor leaves it, in which an edit is what `edit` makes of the pair's footage."""
+    import json
+
+    from omegaconf import OmegaConf
+
+    from assd import pictures
+    from assd.config import composed
+    from assd.data import Prompts
+    from assd.shapes.corpus import clip_pairs
+    from assd.shapes.dataset import footage
+    from assd.video import to_bytes, write_video
+
+    def make(path, edit, pairs=2, overrides=()):
+        path.mkdir(parents=True)
+        cfg = composed([f"dataset.limit={pairs}", "device=cpu", *overrides])
+        OmegaConf.save(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True)), path / "config.yaml")
+        (path / "environment.json").write_text(json.dumps({"command": ["assd", *overrides], "commit": None}))
+        for pair in clip_pairs()[:pairs]:
+            folder, known = path / "edits" / pair.id, footage(pair)
+            folder.mkdir(parents=True)
+            videos = {
+                "source": known.frames,
+                "reconstruction": known.frames,
+                "truth": known.truth,
+                "edited": edit(known),
+            }
+            bytes_of = {name: to_bytes(frames) for name, frames in videos.items()}
+            bytes_of["difference"] = pictures.difference(bytes_of["edited"], bytes_of["source"])
+            for name, frames in bytes_of.items():
+                write_video(folder / f"{name}.mp4", frames, known.fps)
+            prompts = Prompts(pair.source.caption, pair.target.caption)
+            rows = {name: bytes_of[name] for name in ("source", "edited")}
+            pictures.save(pictures.filmstrip(prompts, rows), folder / "filmstrip.png")
+            record = {"id": pair.id, "source_prompt": prompts.source, "target_prompt": prompts.target}
+            (folder / "edit.json").write_text(json.dumps(record | {"status": "finished", "seed": 0, "seconds": 1.0}))
+            steps = [{"step": i, "t": 500, "gradient_norm": 9 - i, "video.mask": 0.1 * i} for i in range(5)]
+            (folder / "steps.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+        return path
+
+    return make

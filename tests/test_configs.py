@@ -17,7 +17,7 @@ CONF = Path(__file__).parent.parent / "conf"
 FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))
 GROUPS = [file for file in FILES if "/" in file]
 ABLATIONS = sorted(path.stem for path in (CONF / "ablation").glob("*.yaml"))
-LISTS = ("loss",)  # groups of which several files are chosen at once
+LISTS = ("loss", "metric")  # groups of which several files are chosen at once
 
 
 @pytest.fixture(autouse=True)
@@ -147,14 +147,13 @@ def test_ablations_change_only_loss_and_attention(name: str) -> None:
 
 
 def test_ablations_remove_what_they_name() -> None:
-    """no_waf has no fusion, no_joint_guidance no image model, no_smoothing gamma 1, no_mask tau -inf; sds and video_dds
-    have their rule alone."""
+    """no_waf has no fusion, no_joint_guidance no image model, no_smoothing gamma 1, no_mask tau -inf; assd_only, sds and
+    video_dds have their rule alone."""
+    bare = {"assd_only", "sds", "video_dds"}
     parts = {name: compose("config", overrides=[f"+ablation={name}"]) for name in ABLATIONS}
     fusion = "assd.attention.WeightedAttentionFusion"
-    assert {name for name, cfg in parts.items() if cfg.attention._target_ != fusion} == {"no_waf", "sds", "video_dds"}
-    assert {name for name, cfg in parts.items() if "joint_guidance" not in cfg.loss} == {
-        "no_joint_guidance", "sds", "video_dds",
-    }  # fmt: skip
+    assert {name for name, cfg in parts.items() if cfg.attention._target_ != fusion} == {"no_waf", *bare}
+    assert {name for name, cfg in parts.items() if "joint_guidance" not in cfg.loss} == {"no_joint_guidance", *bare}
     assert parts["no_smoothing"].loss.video.rule.gamma == 1.0
     assert parts["no_mask"].loss.video.rule.tau == float("-inf")
     assert parts["sds"].loss.video.rule._target_ == "assd.scores.SDS"

@@ -1,89 +1,92 @@
-"""Known answers of the scores, and a run directory scored without the editor."""
+"""Scores of run directories and of other programs' videos, without the editor."""
 
-import math
+import json
+import subprocess
+import sys
+from pathlib import Path
 
-import pandas as pd
 import pytest
-import torch
-from omegaconf import OmegaConf
 
-from assd.data import Prompts, TextVideoPair
 from assd.errors import InputError
 from assd.shapes.corpus import clip_pairs
 from assd.shapes.dataset import footage
 from assd.video import to_bytes, write_video
-from evaluation import run
-from evaluation.clip import ClipScorer
+from evaluation.run import score
+from evaluation.scores import read_scores
 
-PAIR, UNFINISHED = clip_pairs()[:2]
+ROOT = Path(__file__).parent.parent
+FIRST, SECOND = clip_pairs()[:2]
+
+
+def by_metric(scores, video="edited"):
+    """The values of one pair's video, by the beginning of the metric's name."""
+    rows = scores[(scores.video == video) & (scores.pair == FIRST.id)]
+    return lambda start: next(row.value for row in rows.itertuples() if row.metric.startswith(start))
 
 
 @pytest.fixture(scope="module")
-def scorer():
-    return ClipScorer()
+def scored(finished_run, tmp_path_factory):
+    """A run whose edits are the true edits, and its scores."""
+    run = finished_run(tmp_path_factory.mktemp("runs") / "perfect", lambda known: known.truth)
+    return run, score(run, [])
 
 
-def scored(frames, pair=PAIR):
-    """A video under judgement against the first pair, whose edit is a colour."""
-    known = footage(pair)
-    prompts = Prompts(pair.source.caption, pair.target.caption)
-    return run.Scored(frames(known), known.frames, TextVideoPair(pair.id, prompts, lambda: known), known)
+def test_the_unedited_source_stands_beside_the_edit(scored):
+    """Edited, source and reconstruction are scored alike; the true edit, read back from its file, is nearly perfect."""
+    _, scores = scored
+    edited, source = by_metric(scores), by_metric(scores, "source")
+    assert edited("edit made") == 1
+    assert source("edit made") == 0
+    assert edited("PSNR (dB) to true edit, everywhere") > 30 > source("PSNR (dB) to true edit, inside the edit")
+    assert set(scores.video) == {"source", "reconstruction", "edited"}
+    assert set(scores.better) == {"higher", "lower"}
 
 
-def test_a_still_video_is_consistent(scorer):
-    """CLIP consistency of a still video is 1, of a moving one less."""
-    still = scored(lambda known: known.frames[:1].repeat(8, 1, 1, 1))
-    assert run.clip_consistency(scorer, still) == pytest.approx(1, abs=1e-5)
-    assert run.clip_consistency(scorer, scored(lambda known: known.frames)) < 1
+def test_scores_come_back_from_their_file(scored):
+    """scores.csv holds what was returned, to the last digit."""
+    run, scores = scored
+    again = read_scores(run)
+    assert again.equals(scores.reset_index(drop=True))
 
 
-def test_clip_text_is_open_clips(scorer):
-    """Text alignment is the mean cosine that open_clip's own functions give."""
-    video = scored(lambda known: known.frames)
-    image = scorer.model.encode_image(((video.frames + 1) / 2 - 0.5) / 0.5, normalize=True)
-    text = scorer.model.encode_text(scorer.tokenizer([video.pair.prompts.target]), normalize=True)
-    assert run.clip_text(scorer, video) == pytest.approx((image @ text.T).mean().item(), abs=1e-5)
+def test_a_pair_without_result_is_a_row_with_its_reason(finished_run, tmp_path):
+    """Neither a failed nor a missing nor a broken edit disappears from the table."""
+    run = finished_run(tmp_path / "run", lambda known: known.truth, pairs=3)
+    failed, broken = run / "edits" / FIRST.id, run / "edits" / SECOND.id
+    record = json.loads((failed / "edit.json").read_text())
+    (failed / "edit.json").write_text(json.dumps(record | {"status": "failed", "reason": "it rained"}))
+    (broken / "edited.mp4").write_bytes(b"no film")
+    (run / "edits" / clip_pairs()[2].id / "edit.json").unlink()
+    scores = score(run, ["metric=[clip_text]"])
+    assert scores.pair.tolist() == [pair.id for pair in clip_pairs()[:3]]
+    assert scores.value.isna().all()
+    assert scores.reason[0] == "it rained"
+    assert "can't be read as a video" in scores.reason[1]
+    assert scores.reason[2] == "not finished"
 
 
-def test_the_true_edit_is_perfect_and_the_source_is_poor(scorer):
-    """The true edit scores at infinity against itself and is preferred; the unedited source is not."""
-    truth, source = scored(lambda known: known.truth), scored(lambda known: known.frames)
-    assert run.truth_psnr(truth) == run.preservation(truth) == math.inf
-    assert run.truth_psnr(source) < 30
-    assert run.clip_prefers_target(scorer, truth) == 1
-    assert run.clip_prefers_target(scorer, source) == 0
+def test_another_programs_videos(tmp_path):
+    """A folder of mp4 files named by pair is scored from the command line; a pair that is missing is a row."""
+    write_video(tmp_path / f"{FIRST.id}.mp4", to_bytes(footage(FIRST).truth), 8.0)
+    command = [sys.executable, "-m", "evaluation.run", str(tmp_path), "dataset.limit=2", "metric=[edit_success,psnr]"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "1 of 2" in ended.stdout
+    scores = read_scores(tmp_path)
+    assert by_metric(scores)("edit made") == 1
+    assert "does not exist" in scores[scores.pair == SECOND.id].reason.item()
 
 
-def test_preservation_looks_outside_the_edit():
-    """A change within the object costs nothing, the same change outside does; the number is 10 log10(1 / MSE)."""
-    mask = footage(PAIR).masks[:, None]
-    inside = scored(lambda known: torch.where(mask, -known.frames, known.frames))
-    everywhere = scored(lambda known: known.frames + 0.2)
-    assert run.preservation(inside) == math.inf
-    assert run.preservation(everywhere) == pytest.approx(20, abs=1e-3)  # 0.2 of [-1, 1] is 0.1 of [0, 1]
+def test_folders_that_hold_no_edits(tmp_path):
+    """The error says what is looked for."""
+    with pytest.raises(InputError, match=f"{FIRST.id}.mp4"):
+        score(tmp_path, [])
+    with pytest.raises(InputError, match="no directory"):
+        score(tmp_path / "nowhere", [])
 
 
-def test_scores_of_a_run_directory(scorer, tmp_path):
-    """Files alone are scored; the unedited source is a row of its own, a pair without result a row with its reason."""
-    config = {
-        "dataset": {"_target_": "assd.shapes.dataset.shapes", "num_frames": 8, "height": 64, "width": 64, "limit": 2}
-    }
-    OmegaConf.save(OmegaConf.create(config), tmp_path / "config.yaml")
-    known = footage(PAIR)
-    folder = tmp_path / "edits" / PAIR.id
-    folder.mkdir(parents=True)
-    for name, frames in {"source": known.frames, "reconstruction": known.frames, "edited": known.truth}.items():
-        write_video(folder / f"{name}.mp4", to_bytes(frames), known.fps)
-    scores = run.score_run(tmp_path, scorer)
-    assert isinstance(scores, pd.DataFrame)
-    values = scores.set_index(["pair", "video", "metric"]).value
-    prefers = next(name for name in run.metrics(scorer) if name.startswith("prefers"))
-    assert values[PAIR.id, "edited", prefers] == 1
-    assert values[PAIR.id, "source", prefers] == 0
-    assert scores[scores.pair == UNFINISHED.id].reason.tolist() == ["not finished"]
-
-
-def test_a_folder_that_is_no_run(scorer, tmp_path):
-    """The error says what a run directory has."""
-    with pytest.raises(InputError, match=r"no config\.yaml"):
-        run.score_run(tmp_path, scorer)
+def test_a_runs_own_settings_stay(scored):
+    """What made the edits can't be changed by scoring them."""
+    run, _ = scored
+    with pytest.raises(InputError, match="method can't be changed"):
+        score(run, ["method.num_steps=3"])

@@ -18,7 +18,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from assd import pictures, video
 from assd.draw import generator
 from assd.guidance import guided_noise
-from assd.models import LatentDiffusion, resolve_folder
+from assd.models import LatentDiffusion
 from assd.shapes import networks
 from assd.shapes.corpus import clip
 from assd.shapes.judge import judge
@@ -132,7 +132,7 @@ def main() -> None:
     clips = [clip("validation", index) for index in range(options.clips)]
 
     numbers = {"autoencoder PSNR, dB": autoencoder_psnr(model, clips)}
-    scorer = ClipScorer("local-dir:" + resolve_folder(f"{options.weights}/clip"))
+    scorer = ClipScorer("embedded CLIP", f"local-dir:{options.weights}/clip", device="cpu")
     numbers |= check_clip(scorer, [clip("validation", index) for index in range(256)])
     generated, videos = check_generation(model, scorer, clips, options.steps, options.guidance_scale)
     numbers |= generated

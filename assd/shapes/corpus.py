@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from assd.shapes.world import ATTRIBUTES, NUM_FRAMES, SIZE, Clip, draw_clip, render
+from assd.shapes.world import ATTRIBUTES, NUM_FRAMES, SIZE, Clip, draw_clip, render, visible
 
 PAIRS_CSV = Path(__file__).with_name("pairs.csv")
 EDITABLE = ("colour", "shape", "background")
@@ -45,6 +45,23 @@ def parse_pair(row: dict[str, str]) -> ClipPair:
 def held_out_captions() -> frozenset[str]:
     """Captions of all sources and targets among the pairs: no training clip has one of them."""
     return frozenset(clip.caption for pair in clip_pairs() for clip in (pair.source, pair.target))
+
+
+TUNING_EDITS = (("colour",), ("shape",), ("background",), ("colour", "shape"))
+
+
+def tuning_pair(index: int) -> ClipPair:
+    """Pair number `index` of those on which parameters are chosen: kinds of edit in turn, no caption of the 30."""
+    rng = random.Random(f"tuning/{index}")
+    changed = TUNING_EDITS[index % len(TUNING_EDITS)]
+    while True:
+        source = draw_clip(rng)
+        target = source.edited(
+            **{a: rng.choice([v for v in ATTRIBUTES[a] if v != getattr(source, a)]) for a in changed}
+        )
+        known = {source.caption, target.caption} & held_out_captions()
+        if visible(target.colour, target.background) and not known:
+            return ClipPair(f"t{index:02d}", "+".join(changed), source, target)
 
 
 def clip(split: str, index: int) -> Clip:

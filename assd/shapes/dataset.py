@@ -1,26 +1,34 @@
-"""The 30 embedded pairs as a dataset."""
+"""The embedded pairs as a dataset: the 30, and others on which parameters are chosen."""
 
 import functools
 
 from assd.data import Footage, Prompts, TextVideoPair, check_limit
 from assd.errors import require
-from assd.shapes.corpus import ClipPair, clip_pairs
+from assd.shapes.corpus import ClipPair, clip_pairs, tuning_pair
 from assd.shapes.world import NUM_FRAMES, SIZE, render
 
 FPS = 8.0
+TUNING_PAIRS = 12
 
 
-def shapes(num_frames: int, height: int, width: int, limit: int | None = None) -> list[TextVideoPair]:
-    """The first `limit` of the 30 pairs, all by default; clips have 8 frames of 64 x 64 pixels and no other size."""
+def shapes(
+    num_frames: int, height: int, width: int, limit: int | None = None, split: str = "benchmark"
+) -> list[TextVideoPair]:
+    """The first `limit` pairs of a split, all by default; clips have 8 frames of 64 x 64 pixels and no other size.
+
+    split  `benchmark`, the 30 pairs that tables are made of; `tuning`, 12 others to choose parameters on
+    """
     require(
         (num_frames, height, width) == (NUM_FRAMES, SIZE, SIZE),
         f"dataset=shapes has {NUM_FRAMES} frames of {SIZE} x {SIZE} pixels, and the model asks for {num_frames} of "
         f"{height} x {width}: use model=shapes, or another dataset",
     )
+    require(split in ("benchmark", "tuning"), f"dataset.split must be benchmark or tuning; got {split!r}")
     check_limit(limit)
+    pairs = clip_pairs() if split == "benchmark" else [tuning_pair(index) for index in range(TUNING_PAIRS)]
     return [
         TextVideoPair(pair.id, Prompts(pair.source.caption, pair.target.caption), functools.partial(footage, pair))
-        for pair in clip_pairs()[:limit]
+        for pair in pairs[:limit]
     ]
 
 

@@ -1,0 +1,80 @@
+"""What a metric sees: one video under judgement beside what is known of its pair, and what a metric is."""
+
+import functools
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from assd.data import Footage, Prompts
+from assd.errors import require
+
+REGIONS = {"all": "everywhere", "edited": "inside the edit", "kept": "outside the edit"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One video under judgement. All pixels are in [-1, 1], all videos of one length and size.
+
+    frames          the video
+    prompts         what describes the source, and what was asked for
+    footage         the source video, and its mask and true edit where they are known
+    reconstruction  the source through the model's autoencoder, where there is one
+    """
+
+    frames: Float[Tensor, "n 3 H W"]
+    prompts: Prompts
+    footage: Footage
+    reconstruction: Float[Tensor, "n 3 H W"] | None = None
+
+    @property
+    def source(self) -> Float[Tensor, "n 3 H W"]:
+        """The video that was edited."""
+        return self.footage.frames
+
+    @functools.cached_property
+    def edited(self) -> Bool[Tensor, "n H W"] | None:
+        """Where a change was asked for: where the true edit differs from the source, else inside the object's mask.
+
+        None where neither is known.
+        """
+        if self.footage.truth is not None:
+            return (self.footage.truth != self.source).any(1)
+        return self.footage.masks
+
+    def region(self, name: str) -> Bool[Tensor, "n H W"] | None:
+        """The pixels of `all`, of what was to be `edited`, or of what was to be `kept`; None if unknown or empty."""
+        if name == "all":
+            return torch.ones_like(self.frames[:, 0], dtype=torch.bool)
+        if self.edited is None:
+            return None
+        chosen = self.edited if name == "edited" else ~self.edited
+        return chosen if chosen.any() else None
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """A measure of an edited video.
+
+    name    in full: what, by which model, over which pairs or region, on which scale. It heads every table
+    better  `higher` or `lower`
+    """
+
+    name: str
+    better: str
+
+    def __call__(self, case: Case) -> float | None:
+        """The value of one video; None where the measure has no meaning for it (no mask, no true edit)."""
+        ...
+
+
+def check_choice(argument: str, value: str, known: tuple[str, ...]) -> None:
+    """Raises InputError unless `value` is one of `known`."""
+    require(value in known, f"{argument} must be one of {', '.join(known)}; got {value!r}")
+
+
+def unit(frames: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 3 H W"]:
+    """Pixels from [-1, 1] to [0, 1], the range on which every measure is stated."""
+    return (frames + 1) / 2

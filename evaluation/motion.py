@@ -1,0 +1,130 @@
+"""Whether an edited video moves as its source does, and holds still where nothing was asked."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from assd.errors import require
+from assd.video import to_bytes
+from evaluation.case import Case, check_choice, unit
+
+FLOW_SIZE = 256  # least short side at which flow is sought; smaller frames are enlarged for it
+OCCLUSION = (0.01, 0.5)  # Sundaram et al. 2010: a part of the squared flows, plus pixels^2
+
+Flow = Callable[[Float[Tensor, "n 3 H W"], Float[Tensor, "n 3 H W"]], Float[Tensor, "n 2 H W"]]
+
+
+def dis_flow(first: Float[Tensor, "n 3 H W"], second: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 2 H W"]:
+    """Dense inverse search (Kroeger et al. 2016) by OpenCV: pixels (x, y) by which each point of `first` moves."""
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]
+    grey = [[cv2.cvtColor(f.numpy(), cv2.COLOR_RGB2GRAY) for f in to_bytes(video)] for video in (first, second)]
+    flows = [torch.from_numpy(search.calc(a, b, None)) for a, b in zip(*grey)]
+    return rearrange(torch.stack(flows), "n H W xy -> n xy H W")
+
+
+class RaftFlow:
+    """RAFT (Teed and Deng 2020) by torchvision, its large model.
+
+    Raises InputError where its weights lie not in torch's cache.
+    """
+
+    weights = "raft_large_C_T_SKHT_V2-ff5fadd5.pth"
+
+    def __init__(self):
+        from torchvision.models.optical_flow import Raft_Large_Weights, raft_large  # noqa: PLC0415  (slow to import)
+
+        file = Path(torch.hub.get_dir()) / "checkpoints" / self.weights
+        require(
+            file.is_file(),
+            f"flow=raft needs torchvision's {self.weights}, and {file} does not exist: put it there, or use flow=dis",
+        )
+        self.model = raft_large(weights=Raft_Large_Weights.C_T_SKHT_V2).eval()
+
+    @torch.no_grad()
+    def __call__(self, first: Float[Tensor, "n 3 H W"], second: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 2 H W"]:
+        """The last of its estimates. Sides must be multiples of 8."""
+        return self.model(first, second)[-1]
+
+
+FLOWS: dict[str, Callable[[], Flow]] = {"dis": lambda: dis_flow, "raft": RaftFlow}
+
+
+def enlarged(frames: Float[Tensor, "n c H W"]) -> Float[Tensor, "n c h w"]:
+    """The frames at a whole multiple of their size, whose short side is at least `FLOW_SIZE`."""
+    factor = -(-FLOW_SIZE // min(frames.shape[-2:]))
+    return F.interpolate(frames, scale_factor=factor, mode="bicubic", align_corners=False).clamp(-1, 1)
+
+
+def warp(frames: Float[Tensor, "n c H W"], flow: Float[Tensor, "n 2 H W"]) -> Float[Tensor, "n c H W"]:
+    """frames(x + flow(x)), bilinear; outside the frame, its edge."""
+    height, width = frames.shape[-2:]
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    at = torch.stack([x, y]) + flow
+    size = torch.tensor([width, height], dtype=flow.dtype).view(2, 1, 1)
+    grid = rearrange((2 * at + 1) / size - 1, "n xy H W -> n H W xy")
+    return F.grid_sample(frames, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def visible_in_both(forward: Float[Tensor, "n 2 H W"], backward: Float[Tensor, "n 2 H W"]) -> Tensor:
+    """Points whose forward flow is undone by the backward flow there, and that stay inside the frame."""
+    height, width = forward.shape[-2:]
+    returned = warp(backward, forward)
+    relative, absolute = OCCLUSION
+    squares = forward.square().sum(1) + returned.square().sum(1)
+    consistent = (forward + returned).square().sum(1) < relative * squares + absolute
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    to_x, to_y = x + forward[:, 0], y + forward[:, 1]
+    return consistent & (to_x >= 0) & (to_x <= width - 1) & (to_y >= 0) & (to_y <= height - 1)
+
+
+class WarpError:
+    """Mean squared difference, times 1000, between each frame and the next one warped back along the source's flow.
+
+    Over the points that a forward-backward check of the source's flow finds in both frames; pixels in [0, 1].
+    `flow` is `dis`, which needs no weights, or `raft`.
+    """
+
+    better = "lower"
+
+    def __init__(self, flow: str = "dis"):
+        check_choice("flow", flow, tuple(FLOWS))
+        self.flow = FLOWS[flow]()
+        self.name = f"warp error (source's {flow.upper()} flow, MSE x 1000)"
+
+    def __call__(self, case: Case) -> float | None:
+        """None for a single frame, or where no point is found in two frames."""
+        if len(case.frames) < 2:
+            return None
+        source, frames = enlarged(case.source), enlarged(case.frames)
+        forward = self.flow(source[:-1], source[1:])
+        visible = visible_in_both(forward, self.flow(source[1:], source[:-1]))
+        if not visible.any():
+            return None
+        error = (unit(frames[:-1]) - warp(unit(frames[1:]), forward)).square().mean(1)
+        return 1000 * error[visible].mean().item()
+
+
+class Flicker:
+    """Mean absolute difference between consecutive frames outside the edit, in grey levels of 255.
+
+    A moving camera flickers too: compare with the unedited source.
+    """
+
+    name = "flicker outside the edit (of 255)"
+    better = "lower"
+
+    def __call__(self, case: Case) -> float | None:
+        """Over points that both frames keep; None where the region is unknown."""
+        region = case.region("kept")
+        if region is None or len(case.frames) < 2:
+            return None
+        both = region[1:] & region[:-1]
+        if not both.any():
+            return None
+        return 255 * (unit(case.frames[1:]) - unit(case.frames[:-1])).abs().mean(1)[both].mean().item()

@@ -1,0 +1,235 @@
+"""Tables from any number of runs: `python -m evaluation.tables RUNS... [--format md|latex|csv|html] [--paper]`.
+
+One row per method: runs that differ in their seed alone are one row, each pair's value the mean over seeds. A cell is
+the mean over pairs with its 95 % bootstrap interval. The unedited source is always a row. With `--reference`, a second
+table has the paired differences to one row. Best values are bold, second best underlined (in Markdown, italic).
+"""
+
+import argparse
+import csv
+import html
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from assd.errors import one_sentence, require
+from assd.rundir import write_text
+from evaluation import statistics
+from evaluation.scores import EDITED, read_scores, values
+
+PAPER_CSV = Path(__file__).with_name("paper_table1.csv")
+FORMATS = ("md", "latex", "csv", "html")
+UNEDITED = {"source": "source, unedited", "reconstruction": "source, through the autoencoder"}
+MARKS: dict[str, tuple[str, str]] = {  # best, second best
+    "md": ("**{}**", "*{}*"),
+    "latex": (r"\textbf{{{}}}", r"\underline{{{}}}"),
+    "html": ("<b>{}</b>", "<u>{}</u>"),
+}
+ARROWS = {"higher": "↑", "lower": "↓"}
+MEAN = ("mean", "low", "high")
+DIFFERENCE = ("difference", "difference_low", "difference_high")
+
+
+def method_name(run: str) -> str:
+    """A run directory's name without its seed.
+
+    >>> method_name("ablation=no_waf,seed=2"), method_name("seed=1")
+    ('no_waf', 'default')
+    """
+    return re.sub(r"(^|,)seed=\d+", "", run).lstrip(",").removeprefix("ablation=") or "default"
+
+
+def collect(runs: list[Path]) -> pd.DataFrame:
+    """The scores of all runs, with a column `method`; the unedited source is taken from every run that has it."""
+    parts = []
+    for run in runs:
+        scores = read_scores(run)
+        method = scores.video.map(UNEDITED).fillna(method_name(run.resolve().name))
+        parts.append(scores.assign(method=method))
+    return pd.concat(parts, ignore_index=True)
+
+
+def per_pair(scores: pd.DataFrame) -> pd.DataFrame:
+    """One value for each method, metric and pair: the mean over seeds."""
+    return values(scores).groupby(["method", "metric", "better", "pair"], sort=False).value.mean().reset_index()
+
+
+def summarize(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
+    """The tidy table: method, metric, better, mean, low, high, pairs; and with a reference method, the mean paired
+    difference to it: difference, difference_low, difference_high.
+
+    Raises InputError when there is no method of that name.
+    """
+    by_pair = per_pair(scores)
+    methods = ordered(by_pair.method)
+    require(
+        reference is None or reference in methods,
+        f"--reference must be one of {', '.join(methods)}; got {reference!r}",
+    )
+    cells = {key: part.set_index("pair").value for key, part in by_pair.groupby(["method", "metric"], sort=False)}
+    rows = []
+    for metric, better in dict.fromkeys(zip(by_pair.metric, by_pair.better)):
+        for method in methods:
+            if (method, metric) not in cells:
+                continue
+            mean = statistics.mean(cells[method, metric])
+            row = {"method": method, "metric": metric, "better": better}
+            row |= {"mean": mean.mean, "low": mean.low, "high": mean.high, "pairs": mean.count}
+            if reference is not None and (reference, metric) in cells and method != reference:
+                change = statistics.paired_difference(cells[method, metric], cells[reference, metric])
+                row |= {"difference": change.mean, "difference_low": change.low, "difference_high": change.high}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def ordered(methods: pd.Series) -> list[str]:
+    """Methods as they come, the unedited rows first."""
+    found = list(dict.fromkeys(methods))
+    return [name for name in UNEDITED.values() if name in found] + [m for m in found if m not in UNEDITED.values()]
+
+
+def published() -> pd.DataFrame:
+    """The paper's table 1, in columns of its own: CLIP model and pairs are not stated, so nothing compares with it."""
+    rows = []
+    with PAPER_CSV.open(newline="") as file:
+        for record in csv.DictReader(file):
+            method = f"{record.pop('method')} (published, not measured here)"
+            for metric, value in record.items():
+                name = f"{metric}, as published" + (" (model and pairs not stated)" if "CLIP" in metric else "")
+                rows.append({"method": method, "metric": name, "better": "higher", "mean": float(value)})
+    return pd.DataFrame(rows)
+
+
+def failures(scores: pd.DataFrame) -> list[str]:
+    """A sentence for each method that has pairs without result."""
+    failed = scores[(scores.metric == "") & (scores.video == EDITED)]
+    return [f"{method}: no result for {', '.join(sorted(set(rows.pair)))}" for method, rows in failed.groupby("method")]
+
+
+def interval(row: pd.Series, columns: tuple[str, str, str]) -> str:
+    """The text of a cell."""
+    return statistics.with_interval(statistics.Mean(*(row.get(name, np.nan) for name in columns), count=0))
+
+
+def places(rows: pd.DataFrame) -> dict[str, int]:
+    """1 for the best method of one metric, 2 for the second best; only among methods that edited, if there are two."""
+    edited = rows[~rows.method.isin(UNEDITED.values())]
+    if len(edited) < 2:
+        return {}
+    ranked = edited.sort_values("mean", ascending=edited.better.iloc[0] == "lower")
+    return {method: place for place, method in enumerate(ranked.method[:2], start=1)}
+
+
+def mark(rows: pd.DataFrame, texts: pd.Series, marks: tuple[str, str]) -> pd.Series:
+    """Best and second best set off."""
+    forms = {method: marks[place - 1] for method, place in places(rows).items()}
+    marked = [forms.get(method, "{}").format(text) for method, text in zip(rows.method, texts)]
+    return pd.Series(marked, index=texts.index)
+
+
+def layout(
+    summary: pd.DataFrame, escape: Callable[[str], str], marks: tuple[str, str], columns: tuple[str, str, str] = MEAN
+) -> pd.DataFrame:
+    """One row per method, one column per metric, cells as text."""
+    cells = {}
+    for (metric, better), rows in summary.groupby(["metric", "better"], sort=False):
+        texts = rows.apply(interval, axis=1, columns=columns)
+        if columns == MEAN:
+            texts = mark(rows, texts, marks)
+        cells[f"{escape(str(metric))} {ARROWS[better]}"] = dict(zip(rows.method.map(escape), texts))
+    table = pd.DataFrame(cells, index=[escape(method) for method in ordered(summary.method)])
+    if "pairs" in summary:
+        pairs = summary.groupby("method").pairs.max()
+        table["pairs"] = [f"{pairs[m]:.0f}" if not np.isnan(pairs[m]) else "" for m in ordered(summary.method)]
+    return table.fillna(statistics.UNKNOWN).rename_axis("method")
+
+
+def escape_latex(text: str) -> str:
+    """Characters with a meaning in LaTeX."""
+    special = {c: rf"\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, c) for c in text.replace("\\", "/"))
+
+
+def render(summary: pd.DataFrame, form: str, reference: str | None = None, notes: list[str] | None = None) -> str:
+    """The table as text; with a reference, the differences below it. `csv` is the tidy table itself."""
+    if form == "csv":
+        return summary.to_csv(index=False)
+    parts = [render_one(summary, form)]
+    if reference is not None:
+        differences = summary[(summary.method != reference) & summary.difference.notna()]
+        parts += [heading(f"Paired difference to {reference}", form), render_one(differences, form, DIFFERENCE)]
+    return "\n\n".join([*parts, *(heading(note, form) for note in notes or [])]) + "\n"
+
+
+def heading(text: str, form: str) -> str:
+    """A sentence between tables."""
+    if form == "latex":
+        return escape_latex(text) + r"\par"
+    return f"<p>{html.escape(text)}</p>" if form == "html" else text
+
+
+def render_one(summary: pd.DataFrame, form: str, columns: tuple[str, str, str] = MEAN) -> str:
+    """One table by pandas."""
+    if form == "latex":
+        table = layout(summary, escape_latex, MARKS[form], columns).reset_index()
+        latex = table.style.hide(axis="index").to_latex(hrules=True)
+        return latex.replace("↑", r"$\uparrow$").replace("↓", r"$\downarrow$")
+    if form == "html":
+        return layout(summary, html.escape, MARKS[form], columns).to_html(escape=False, border=0)
+    return layout(summary, lambda text: text.replace("|", r"\|"), MARKS[form], columns).to_markdown()
+
+
+def means_table(title: str, scores: pd.DataFrame) -> Table:
+    """Means over pairs of the unedited source, its reconstruction, and the edits with their interval."""
+    pairs, scored = scores.pair.nunique(), values(scores)
+    videos = [video for video in ("source", "reconstruction") if (scored.video == video).any()]
+    table = Table("metric", *videos, "edited [95 % interval]", "pairs", title=Text(title), title_justify="left")
+    for (metric, better), rows in scored.groupby(["metric", "better"], sort=False):
+        by_video = {video: statistics.mean(part.value) for video, part in rows.groupby("video")}
+        if EDITED not in by_video:
+            continue
+        others = [
+            statistics.number(by_video[video].mean) if video in by_video else statistics.UNKNOWN for video in videos
+        ]
+        edited = by_video[EDITED]
+        table.add_row(
+            Text(f"{metric} {ARROWS[better]}"), *others, statistics.with_interval(edited), f"{edited.count} of {pairs}"
+        )
+    return table
+
+
+@one_sentence()
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--format", choices=FORMATS, default="md")
+    parser.add_argument("--reference", metavar="METHOD", help="the row to which paired differences are taken")
+    parser.add_argument("--metric", action="append", help="keep metrics whose name holds this text; repeatable")
+    parser.add_argument("--paper", action="store_true", help="add the rows of the paper's table 1, as published")
+    parser.add_argument("--output", type=Path, help="write here instead of printing")
+    options = parser.parse_args()
+    scores = collect(options.runs)
+    if options.metric:
+        known = values(scores).metric.unique()
+        kept = [name for name in known if any(text.lower() in name.lower() for text in options.metric)]
+        require(bool(kept), f"--metric {options.metric} is in none of: {'; '.join(known)}")
+        scores = scores[scores.metric.isin([*kept, ""])]
+    summary = summarize(scores, options.reference)
+    notes = failures(scores)
+    if options.paper:
+        summary = pd.concat([summary, published()], ignore_index=True)
+    text = render(summary, options.format, options.reference, notes)
+    if options.output:
+        write_text(options.output, text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The ablation study: `python -m experiments.ablation`, the paper's section on ablations and its figure 4.
+
+Runs (or reuses) each ablation with three seeds on the embedded pairs; writes table.md, table.tex, figure4.csv (the
+same table, tidy) and figure4.png, whose rows add one component at a time. Differences are paired, to `video_dds`, the
+method without components.
+"""
+
+from pathlib import Path
+
+from hydra.utils import instantiate
+from PIL import Image
+
+from assd import pictures
+from assd.config import composed
+from assd.data import TextVideoPair
+from assd.errors import one_sentence
+from assd.rundir import write_text
+from assd.video import to_bytes
+from evaluation.tables import collect, failures, render, summarize
+from experiments.common import arguments, edited, leave, sweep
+
+ABLATIONS = (
+    "video_dds",
+    "assd_only",
+    "no_joint_guidance",
+    "full",
+    "no_waf",
+    "no_smoothing",
+    "no_mask",
+    "sds",
+)
+FIGURE_4 = {
+    "video_dds": "Video-DDS",
+    "assd_only": "+ ASSD",
+    "no_joint_guidance": "+ attention fusion",
+    "full": "+ joint guidance",
+}
+SEEDS = (0, 1, 2)
+REFERENCE = "video_dds"
+
+
+def figure4(output: Path, pair: TextVideoPair) -> Image.Image:
+    """The rows of the paper's figure 4, between source and true edit."""
+    footage = pair.read()
+    rows = {"source": to_bytes(footage.frames)}
+    for name, label in FIGURE_4.items():
+        rows[label] = edited(output / f"ablation={name},seed={SEEDS[0]}", pair)
+    if footage.truth is not None:
+        rows["true edit"] = to_bytes(footage.truth)
+    return pictures.sheet(pair.prompts, rows)
+
+
+@one_sentence()
+def main() -> None:
+    """The command line."""
+    options = arguments(__doc__, "ablation", pairs=6)
+    choices = [f"+ablation={','.join(ABLATIONS)}", f"seed={','.join(map(str, SEEDS))}"]
+    scores = collect(sweep(options.output, options.pairs, [*choices, *options.overrides]))
+    summary = summarize(scores, REFERENCE)
+    for suffix, form in (("md", "md"), ("tex", "latex")):
+        write_text(options.output / f"table.{suffix}", render(summary, form, REFERENCE, failures(scores)))
+    pairs = instantiate(composed(options.overrides).dataset, limit=options.pairs, _convert_="all")
+    leave(options.output, "figure4", [figure4(options.output, pair) for pair in pairs], summary)
+    print((options.output / "table.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""What every experiment shares: its folder, its command, and runs of the editor."""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from assd import pictures
+from assd.data import TextVideoPair
+from assd.errors import InputError
+from assd.rundir import CONFIG_YAML, write_text
+from assd.video import read_video
+
+
+def arguments(doc: str | None, name: str, pairs: int) -> argparse.Namespace:
+    """The command line of an experiment: where it writes, how many pairs it takes, and overrides in Hydra's words."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="as for assd.run, such as method.num_steps=50")
+    parser.add_argument("--output", type=Path, default=Path("outputs") / name)
+    parser.add_argument("--pairs", type=int, default=pairs, help="the first so many of the dataset")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    module = Path(sys.argv[0]).stem
+    write_text(options.output / "command.txt", f"python -m experiments.{module} {shlex.join(sys.argv[1:])}\n")
+    return options
+
+
+def sweep(output: Path, pairs: int, overrides: list[str]) -> list[Path]:
+    """Runs `assd.run --multirun` in a process of its own; runs that are there already are taken as they are.
+
+    Returns the run directories in order. Raises InputError when a run failed.
+    """
+    command = [sys.executable, "-m", "assd.run", "--multirun", f"output={output}", f"dataset.limit={pairs}", *overrides]
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        raise InputError(f"the sweep ended with exit code {code}: {shlex.join(command)}")
+    return sorted((file.parent for file in output.glob(f"*/{CONFIG_YAML}")), key=lambda run: run.name)
+
+
+def edited(run: Path, pair: TextVideoPair) -> UInt8[Tensor, "n H W 3"]:
+    """A run's edit of a pair, as it lies there."""
+    return all_frames(run / "edits" / pair.id / "edited.mp4")
+
+
+def all_frames(file: Path) -> UInt8[Tensor, "n H W 3"]:
+    """Every frame of a video that this program wrote."""
+    return read_video(file, None).frames
+
+
+def leave(
+    output: Path, name: str, sheets: list[Image.Image], table: pd.DataFrame, means: pd.DataFrame | None = None
+) -> None:
+    """Writes the figure and its table, prints the means, and says where to look."""
+    pictures.save(pictures.stack(sheets), output / f"{name}.png")
+    table.to_csv(output / f"{name}.csv", index=False)
+    if means is not None:
+        print(means.round(3).to_markdown())
+    print(f"Look at {output / name}.png; the numbers are in {name}.csv, the command in command.txt")

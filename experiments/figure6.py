@@ -1,0 +1,64 @@
+"""Figure 6, the video along the optimisation: `python -m experiments.figure6`.
+
+Edits each pair and decodes the latent at steps in between. Writes figure6.png, figure6.csv (CLIP text alignment and
+change outside the edit at each of these steps).
+"""
+
+from collections.abc import Iterator
+
+import pandas as pd
+from hydra.utils import instantiate
+from jaxtyping import Float
+from torch import Tensor
+
+from assd import pictures
+from assd.config import composed
+from assd.data import Footage, TextVideoPair
+from assd.distillation import ScoreDistillation, State
+from assd.errors import one_sentence
+from assd.video import to_bytes
+from evaluation.case import Case, Metric
+from experiments.common import arguments, leave
+
+STAGES = 8  # states shown after the source
+METRICS = ("clip_text", "contamination")
+
+
+@one_sentence()
+def main() -> None:
+    """The command line."""
+    options = arguments(__doc__, "figure6", pairs=1)
+    cfg = composed(options.overrides)
+    every = max(1, cfg.method.num_steps // STAGES)
+    method: ScoreDistillation = instantiate(cfg.method, checkpoint_every=every, _convert_="all")
+    metrics: list[Metric] = [instantiate(cfg.metric[name]) for name in METRICS]
+    records, sheets = [], []
+    for pair in instantiate(cfg.dataset, limit=options.pairs, _convert_="all"):
+        footage, rows = pair.read(), {}
+        for step, frames in stages(method, pair, footage):
+            rows[f"step {step}"] = to_bytes(frames)
+            case = Case(frames, pair.prompts, footage)
+            records.append({"pair": pair.id, "step": step, **{metric.name: metric(case) for metric in metrics}})
+        if footage.truth is not None:
+            rows["true edit"] = to_bytes(footage.truth)
+        sheets.append(pictures.sheet(pair.prompts, rows))
+    table = pd.DataFrame(records)
+    leave(options.output, "figure6", sheets, table, table.drop(columns="pair").groupby("step").mean())
+
+
+def stages(
+    method: ScoreDistillation, pair: TextVideoPair, footage: Footage
+) -> Iterator[tuple[int, Float[Tensor, "n 3 H W"]]]:
+    """The video before the first step and at each checkpoint, with the number of steps."""
+    states = {0: method.model.encode(footage.frames)}
+
+    def remember(state: State, curves: list[dict]) -> None:
+        states[state.step] = state.Z.clone()
+
+    method(footage.frames, pair.prompts, pair.id, checkpoint=remember)
+    for step, Z in states.items():
+        yield step, method.model.decode(Z)
+
+
+if __name__ == "__main__":
+    main()

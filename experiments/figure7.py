@@ -1,0 +1,85 @@
+"""Figure 7, the sweep of lambda: `python -m experiments.figure7`.
+
+Edits pairs under several lambda of the weighted attention fusion. Writes figure7.png (a row of frames per lambda),
+figure7-curve.png (edits made against preservation) and figure7.csv.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+from hydra.utils import instantiate
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+
+from assd import pictures
+from assd.config import composed
+from assd.errors import one_sentence
+from assd.video import to_bytes
+from evaluation.tables import collect, summarize
+from experiments.common import arguments, edited, leave, sweep
+
+LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+def run_of(output: Path, lam: float) -> Path:
+    """Where `assd.run` puts the run of one lambda."""
+    return output / f"attention.lam={lam}"
+
+
+def measured(cfg: DictConfig, summary: pd.DataFrame, *keys: str) -> str:
+    """The full name of the first of these metrics that has values: not every dataset has masks or truth."""
+    names = [instantiate(cfg.metric[key]).name for key in keys]
+    return next(name for name in names if (summary.metric == name).any())
+
+
+def point(lam: float, cells: dict[str, pd.Series]) -> dict[str, float]:
+    """One row of figure7.csv: lambda, and of each axis the mean and its interval."""
+    row = {"lambda": lam}
+    for axis, cell in cells.items():
+        row |= {axis: cell["mean"], f"{axis}_low": cell["low"], f"{axis}_high": cell["high"]}
+    return row
+
+
+def curve(points: pd.DataFrame, names: dict[str, str], file: Path) -> None:
+    """One point per lambda, with the intervals of both measures."""
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.subplots()
+    errors = {
+        axis: [points[axis] - points[f"{axis}_low"], points[f"{axis}_high"] - points[axis]] for axis in ("kept", "made")
+    }
+    axes.errorbar(points.kept, points.made, xerr=errors["kept"], yerr=errors["made"], fmt="o-", capsize=3)
+    for lam, kept, made in points[["lambda", "kept", "made"]].itertuples(index=False):
+        axes.annotate(f"λ = {lam}", (kept, made), xytext=(6, 6), textcoords="offset points")
+    axes.set(xlabel=names["kept"], ylabel=names["made"])
+    axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=160)
+
+
+@one_sentence()
+def main() -> None:
+    """The command line."""
+    options = arguments(__doc__, "figure7", pairs=4)
+    sweep(options.output, options.pairs, [f"attention.lam={','.join(map(str, LAMBDAS))}", *options.overrides])
+    cfg = composed(options.overrides)
+    summary = summarize(collect([run_of(options.output, lam) for lam in LAMBDAS]))
+    names = {
+        "kept": measured(cfg, summary, "psnr", "warp_error"),
+        "made": measured(cfg, summary, "edit_success", "clip_text"),
+    }
+    cells = summary.set_index(["method", "metric"])
+    points = [
+        point(lam, {axis: cells.loc[(f"attention.lam={lam}", name)] for axis, name in names.items()}) for lam in LAMBDAS
+    ]
+    sheets = []
+    for pair in instantiate(cfg.dataset, limit=options.pairs, _convert_="all"):
+        rows = {"source": to_bytes(pair.read().frames)}
+        rows |= {f"λ = {lam}": edited(run_of(options.output, lam), pair) for lam in LAMBDAS}
+        sheets.append(pictures.sheet(pair.prompts, rows))
+    table = pd.DataFrame(points)
+    curve(table, names, options.output / "figure7-curve.png")
+    means = table[["lambda", "kept", "made"]].rename(columns=names).set_index("lambda")
+    leave(options.output, "figure7", sheets, table, means)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The figures, each as a person runs it, at the smallest size at which it means anything."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+
+
+def experiment(name: str, output: Path, *arguments: str) -> str:
+    """What it prints."""
+    command = [
+        sys.executable,
+        "-m",
+        f"experiments.{name}",
+        "--output",
+        str(output),
+        "--pairs",
+        "1",
+        *arguments,
+        "device=cpu",
+    ]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def test_figure5(tmp_path):
+    """Both models predict Z_0 worse from more noise; the picture has a row for each model and t."""
+    experiment("figure5", tmp_path)
+    table = pd.read_csv(tmp_path / "figure5.csv").pivot_table(index="t", columns="model", values="PSNR to source (dB)")
+    assert table.shape == (5, 2)
+    assert (table.loc[100] > table.loc[900] + 5).all()
+    assert Image.open(tmp_path / "figure5.png").height > 1000
+    assert "experiments.figure5" in (tmp_path / "command.txt").read_text()
+
+
+def test_figure6(tmp_path):
+    """The first state is the source's reconstruction, so its change outside the edit is the least."""
+    experiment("figure6", tmp_path, "method.num_steps=8")
+    table = pd.read_csv(tmp_path / "figure6.csv")
+    assert table.step.tolist() == list(range(9))
+    change = table.filter(like="contamination").iloc[:, 0]
+    assert change.idxmin() == 0
+    assert (tmp_path / "figure6.png").exists()
+
+
+def test_figure7(tmp_path):
+    """One point for each lambda."""
+    experiment("figure7", tmp_path, "method.num_steps=2", "tracking.mode=disabled")
+    assert pd.read_csv(tmp_path / "figure7.csv")["lambda"].tolist() == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert all((tmp_path / name).exists() for name in ("figure7.png", "figure7-curve.png"))

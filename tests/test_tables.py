@@ -1,0 +1,134 @@
+"""Tables: means, intervals, paired differences, and what they look like in each format."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from assd.errors import InputError
+from evaluation import statistics, tables
+from evaluation.scores import COLUMNS, row, write_scores
+
+METRIC, CHANGE = "CLIP text (x, cosine)", "mean change_1 & more (of 255)"
+
+
+def scores(values, metric=METRIC, better="higher", source=0.5):
+    """Rows for pairs a, b, ...: the edited videos' values, and the same source everywhere."""
+    rows = [row(pair, "edited", metric, better, value) for pair, value in zip("abcdefgh", values)]
+    return [*rows, *(row(pair, "source", metric, better, source) for pair, _ in zip("abcdefgh", values))]
+
+
+def run(folder, rows):
+    """A run directory with nothing but scores."""
+    folder.mkdir(parents=True)
+    write_scores(folder, pd.DataFrame(rows, columns=COLUMNS))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two methods, one of them with two seeds; the second is 0.1 better on every pair, but both scatter widely."""
+    low = np.array([0.1, 0.4, 0.6, 0.9])
+    more = scores([9.0, 8, 7, 6], CHANGE, "lower", source=0.0)
+    return [
+        run(tmp_path / "ablation=full,seed=0", scores(low + 0.1) + more),
+        run(tmp_path / "ablation=full,seed=1", scores(low + 0.1) + more),
+        run(tmp_path / "ablation=video_dds,seed=0", scores(low) + scores([1.0, 2, 3, 4], CHANGE, "lower", source=0.0)),
+    ]
+
+
+def test_seeds_are_one_row(runs):
+    """Four pairs, not eight: seeds are averaged pair by pair first; the unedited source comes first."""
+    summary = tables.summarize(tables.collect(runs)).set_index(["method", "metric"])
+    assert summary.loc[("full", METRIC), "pairs"] == 4
+    assert summary.loc[("full", METRIC), "mean"] == pytest.approx(0.6)
+    assert summary.index[0][0] == "source, unedited"
+
+
+def test_paired_differences_see_what_means_hide(runs):
+    """The means' intervals overlap; the difference is 0.1 on each pair, and its interval has no width."""
+    summary = tables.summarize(tables.collect(runs), "video_dds").set_index(["method", "metric"])
+    full, plain = summary.loc[("full", METRIC)], summary.loc[("video_dds", METRIC)]
+    assert full.low < plain.high
+    assert (full.difference, full.difference_low, full.difference_high) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_the_interval_covers_the_mean_as_often_as_it_says():
+    """Of 200 samples of 30 from a known distribution, the 95 % interval holds the true mean about 95 % of the times."""
+    draw = np.random.default_rng(0)
+    held = [m.low <= 1.0 <= m.high for m in (statistics.mean(draw.normal(1, 2, 30)) for _ in range(200))]
+    assert 0.89 <= np.mean(held) <= 0.99
+
+
+def test_few_values_have_no_interval():
+    """One value has a mean alone; none has nothing; a missing value is not counted."""
+    assert np.isnan(statistics.mean([3.0]).low)
+    assert statistics.mean([]).count == 0
+    assert statistics.mean([1.0, np.nan, 3.0])[::3] == (2.0, 2)
+
+
+def test_best_and_second_best(runs):
+    """Up is better for the one metric and down for the other; the unedited source takes no prize."""
+    text = tables.render(tables.summarize(tables.collect(runs)), "md")
+    full, plain = (next(line for line in text.splitlines() if f"| {name} " in line) for name in ("full", "video_dds"))
+    assert "**0.600" in full
+    assert "*0.500" in plain
+    assert "**2.500" in plain
+    assert "**" not in next(line for line in text.splitlines() if "unedited" in line)
+
+
+def test_csv_is_the_tidy_table(runs, tmp_path):
+    """Read back, it is the summary."""
+    summary = tables.summarize(tables.collect(runs), "full")
+    file = tmp_path / "table.csv"
+    file.write_text(tables.render(summary, "csv"))
+    pd.testing.assert_frame_equal(pd.read_csv(file), summary)
+
+
+def test_the_published_rows_say_so(runs):
+    """The paper's numbers stand in columns of their own and are called published."""
+    published = tables.published()
+    assert published.method.str.contains("published, not measured here").all()
+    assert not set(published.metric) & {METRIC}
+    assert published[published.metric.str.startswith("CLIP text")]["mean"].tolist()[-1] == 0.2899
+    text = tables.render(pd.concat([tables.summarize(tables.collect(runs)), published]), "md")
+    assert "TokenFlow (published, not measured here)" in text
+
+
+def test_a_failed_pair_is_named(tmp_path):
+    """Below the table stands which pair of which method has no result; the mean counts the others."""
+    folder = run(tmp_path / "ablation=full", [*scores([0.5, 0.7]), row("c", "edited", reason="it rained")])
+    found = tables.collect([folder])
+    assert tables.failures(found) == ["full: no result for c"]
+    assert tables.summarize(found).pairs.max() == 2
+
+
+def test_an_unknown_reference(runs):
+    """The error lists the rows."""
+    with pytest.raises(InputError, match="must be one of source, unedited, full, video_dds; got 'best'"):
+        tables.summarize(tables.collect(runs), "best")
+
+
+def test_an_unscored_run(tmp_path):
+    """The error gives the command that scores it."""
+    with pytest.raises(InputError, match=r"python -m evaluation\.run"):
+        tables.collect([tmp_path])
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
+def test_latex_compiles(runs, tmp_path):
+    """With booktabs alone, also where a name holds characters that mean something in LaTeX."""
+    body = tables.render(tables.summarize(tables.collect(runs), "video_dds"), "latex", "video_dds", ["a_b: 100 % #1"])
+    text = r"\documentclass{article}\usepackage{booktabs}\begin{document}" + body + r"\end{document}"
+    (tmp_path / "table.tex").write_text(text)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout[-2000:]
+
+
+def test_latex_is_booktabs(runs):
+    """Rules of booktabs, and no character left that LaTeX would take for its own."""
+    text = tables.render(tables.summarize(tables.collect(runs)), "latex")
+    assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"$\uparrow$", r"change\_1 \& more"))

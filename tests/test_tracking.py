@@ -1,0 +1,161 @@
+"""W&B as a copy: what the offline file holds, read back; and that W&B never stops a run."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from assd.data import Prompts, TextVideoPair
+from assd.errors import InputError
+from assd.tracking import WandB
+from evaluation.scores import COLUMNS, row
+
+METRIC = "CLIP text (embedded CLIP, cosine)"
+CURVES = [{"step": i, "t": 100 + i, "gradient_norm": 1.0 / (i + 1)} for i in range(10)]
+
+
+def read_back(directory: Path) -> dict:
+    """The records of a run's offline files, in the order in which they were begun."""
+    found: dict = {"history": [], "summary": {}, "exit": None, "run": None, "files": 0}
+    wandb = Path(sys.executable).with_name("wandb")
+    for file in sorted(directory.glob("wandb/offline-run-*/run-*.wandb")):
+        command = [wandb, "leet", "inspect", "--json", file]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        found["files"] += 1
+        for record in map(json.loads, lines):
+            if record["type"] == "history":
+                found["history"].append(record["history"]["item"])
+            elif record["type"] == "summary":
+                found["summary"] |= record["summary"]["update"]
+            elif record["type"] == "run":
+                found["run"] = record["run"]
+            elif record["type"] == "exit":
+                found["exit"] = record["exit"].get("exit_code", 0)
+    return found
+
+
+def scores(pair: str, value: float) -> pd.DataFrame:
+    """One metric of an edit and its source."""
+    rows = [row(pair, "edited", METRIC, "higher", value), row(pair, "source", METRIC, "higher", 0.2)]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def follow(tracking: WandB, directory: Path) -> None:
+    """A run of two pairs."""
+    directory.mkdir(exist_ok=True)
+    with tracking.follow(directory, {"method": {"num_steps": 10}}, num_steps=10) as copy:
+        for number, value in enumerate((0.6, 0.8)):
+            copy.steps(number, CURVES)
+            copy.scores(number, scores(f"p{number}", value))
+        pairs = [TextVideoPair(f"p{i}", Prompts("a", "b"), lambda: None) for i in range(2)]
+        copy.summary(pairs, directory / "edits", pd.concat([scores("p0", 0.6), scores("p1", 0.8)]))
+
+
+def test_the_offline_file_read_back(tmp_path):
+    """Curves at every fifth step and the last, both pairs' scores, means, configuration, group and id are there."""
+    follow(WandB(group="sweep", every=5), tmp_path)
+    found = read_back(tmp_path)
+    curves = [item for item in found["history"] if "optimisation/step" in item]
+    assert [item["optimisation/step"] for item in curves] == [0, 5, 9] * 2
+    assert [item["_step"] for item in curves] == [0, 5, 9, 11, 16, 20]
+    assert curves[1]["optimisation/gradient_norm"] == pytest.approx(1 / 6)
+    assert [i[f"edited/{METRIC}"] for i in found["history"] if f"edited/{METRIC}" in i] == [0.6, 0.8]
+    assert found["summary"][f"mean/edited/{METRIC}"] == pytest.approx(0.7)
+    assert found["summary"][f"mean/source/{METRIC}"] == pytest.approx(0.2)
+    run = found["run"]
+    assert (run["run_group"], run["job_type"], run["run_id"]) == (
+        "sweep",
+        "edit",
+        (tmp_path / "wandb_id.txt").read_text().strip(),
+    )
+    assert run["config"]["update"]["method"] == {"num_steps": 10}
+    assert found["exit"] == 0
+
+
+def test_a_second_start_goes_on_under_the_same_id(tmp_path):
+    """Two offline files, one id."""
+    for _ in range(2):
+        follow(WandB(), tmp_path)
+        time.sleep(1.1)  # W&B names its folders by the second
+    found = read_back(tmp_path)
+    assert found["files"] == 2
+    assert found["run"]["run_id"] == (tmp_path / "wandb_id.txt").read_text().strip()
+
+
+def test_a_failing_run_is_marked(tmp_path):
+    """An error passes through, and W&B knows of it."""
+    with pytest.raises(ZeroDivisionError), WandB().follow(tmp_path, {}, 1):
+        raise ZeroDivisionError
+    assert read_back(tmp_path)["exit"] == 1
+
+
+def test_disabled_leaves_nothing(tmp_path):
+    """No folder, no id."""
+    follow(WandB(mode="disabled"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dead_server_means_offline(tmp_path, monkeypatch, caplog):
+    """Online with a closed port: the data stay here, and it costs seconds."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    started = time.monotonic()
+    follow(WandB(mode="online", init_timeout=2), tmp_path)
+    assert time.monotonic() - started < 60
+    assert "stay on this machine" in caplog.text
+    assert read_back(tmp_path)["summary"][f"mean/edited/{METRIC}"] == pytest.approx(0.7)
+
+
+def test_a_broken_call_does_not_stop_the_run(tmp_path, monkeypatch, caplog):
+    """W&B raising in the middle is noted once."""
+    import wandb  # noqa: PLC0415
+
+    def broken(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(wandb.Run, "log", broken)
+    follow(WandB(), tmp_path)
+    assert caplog.text.count("the run goes on without it") == 1
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from assd.tracking import WandB
+with WandB(every=1).follow(Path(sys.argv[1]), {}, 10**6) as copy:
+    for step in range(10**6):
+        copy.steps(0, [{"step": step, "gradient_norm": 1.0}])
+        print(step, time.time(), flush=True)
+        time.sleep(0.05)
+"""
+
+
+def test_a_killed_process_loses_at_most_two_seconds(tmp_path):
+    """SIGKILL after a while: the last point in the file is at most two seconds older than the last one made."""
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    made = {}
+    for line in process.stdout:
+        step, at = line.split()
+        made[int(step)] = float(at)
+        if len(made) == 120:
+            os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(1)  # the writer beside it ends with its parent
+    kept = max(item["optimisation/step"] for item in read_back(tmp_path)["history"])
+    assert max(made.values()) - made[kept] < 2
+
+
+def test_modes_are_named():
+    """An unknown mode lists the known ones."""
+    with pytest.raises(InputError, match="offline, online, disabled"):
+        WandB(mode="on")
