@@ -68,7 +68,9 @@ def run_name(overrides: str) -> str:
     name = re.sub(r"[^\w.=,\[\]-]+", "_", overrides.replace("+", "").replace("~", "no-")) or "default"
     if name in (overrides.replace("+", ""), "default") and len(name) <= NAME_LENGTH:
         return name
-    return f"{name[:NAME_LENGTH]}-{hashlib.blake2b(overrides.encode(), digest_size=4).hexdigest()}"
+    rest, seed = re.sub(r"(^|,)(seed=\d+)(?=,|$)", "", overrides), re.search(r"(?:^|,)(seed=\d+)(?=,|$)", overrides)
+    short = f"{name[:NAME_LENGTH]}-{hashlib.blake2b(rest.encode(), digest_size=4).hexdigest()}"
+    return f"{short},{seed[1]}" if seed else short
 
 
 def register() -> None:

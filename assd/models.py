@@ -62,6 +62,7 @@ class LatentDiffusion:
         path: str,
         *,
         unet: str = "unet",
+        text_encoder: str = "text_encoder",
         revision: str | None = None,
         variant: str | None = None,
         dtype: str = "float32",
@@ -73,7 +74,7 @@ class LatentDiffusion:
         """Loads a model in diffusers' folder layout; the same arguments give the same object, so it is held once.
 
         path    local folder, `pkg://package/folder`, or hub id. Only safetensors are read, no remote code is run.
-        unet    the U-Net's subfolder
+        unet, text_encoder  their subfolders
         dtype   precision of the networks; latents stay float32
         device  `auto` is the GPU where there is one
 
@@ -90,7 +91,7 @@ class LatentDiffusion:
             model = cls(
                 unet=AutoModel.from_pretrained(folder, subfolder=unet, **weights),
                 vae=AutoencoderKL.from_pretrained(folder, subfolder="vae", **weights),
-                text_encoder=CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **weights),
+                text_encoder=CLIPTextModel.from_pretrained(folder, subfolder=text_encoder, **weights),
                 tokenizer=AutoTokenizer.from_pretrained(folder, subfolder="tokenizer", **common),
                 scheduler=DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **common),
                 height=height,
@@ -100,7 +101,7 @@ class LatentDiffusion:
         except (OSError, ValueError) as error:
             raise InputError(
                 f"model path {path!r} can't be loaded: {error}\nIt must be a folder in diffusers' layout with "
-                f"{unet}/, vae/, text_encoder/, tokenizer/ and scheduler/, or the hub id of one"
+                f"{unet}/, vae/, {text_encoder}/, tokenizer/ and scheduler/, or the hub id of one"
             ) from error
         return model.to(place)
 

@@ -29,7 +29,7 @@ from assd.rundir import EditDirectory, RunDirectory
 from assd.tracking import Copy
 from evaluation.case import Metric
 from evaluation.report import REPORT_HTML, write_report
-from evaluation.scores import SCORES_CSV, failure, read_scores, score_edit, write_scores
+from evaluation.scores import failure, read_scores, score_edit, scored_by, write_scores
 from evaluation.tables import means_table
 
 console = Console()
@@ -54,7 +54,7 @@ def app(cfg: DictConfig) -> None:
         failed = Editor(method, metrics, directory, copy, cfg.seed, cfg.save_frames).edit_all(pairs)
         scores = read_run(directory, pairs)
         write_scores(directory.path, scores)
-        copy.summary(pairs, directory.path / "edits", scores)
+        copy.summary(pairs, directory.path / "edits", scores, failed)
     overview = directory.write_overview(pairs)
     page = write_report([directory.path], directory.path / REPORT_HTML)
     conclude(directory, pairs, scores, overview, page)
@@ -95,7 +95,7 @@ class Editor:
                     folder.fail(error, self.seed)
                     bars.console.print(Text(f"{pair.id}: {error}", style="red"))
                     failed.append(pair.id)
-                if folder.finished and not (folder.path / SCORES_CSV).exists():
+                if folder.finished and not scored_by(folder.path, self.metrics):
                     self.copy.scores(number, score_edit(folder, self.metrics))
         return failed
 

@@ -34,7 +34,8 @@ from assd.distillation import Edit, State
 from assd.errors import InputError
 from assd.video import to_bytes, write_frames, write_video
 
-PACKAGES = ("torch", "diffusers", "transformers", "hydra-core", "omegaconf", "av", "numpy")
+PACKAGES = ("torch", "diffusers", "transformers", "hydra-core", "omegaconf", "av", "numpy", "open_clip_torch",
+            "torchmetrics", "opencv-python-headless", "scipy")  # fmt: skip
 CONFIG_YAML = "config.yaml"
 # may differ between two starts of one run, with all below them
 NOT_THE_RESULT = ("output", "save_frames", "device", "dataset.limit", "metric", "clip", "tracking")
@@ -52,12 +53,15 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def is_before(line: str, step: int) -> bool:
-    """Whether a line of steps.jsonl is whole and belongs to an earlier step."""
-    try:
-        return json.loads(line)["step"] < step
-    except json.JSONDecodeError:
-        return False
+def whole_lines(file: Path) -> list[dict]:
+    """The records of a steps.jsonl, without a last one that a kill cut off."""
+    records = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,8 @@ class EditDirectory:
             self._steps.unlink(missing_ok=True)
             return None
         state = State(**torch.load(self._checkpoint, weights_only=True))
-        kept = [line for line in self._steps.read_text().splitlines() if is_before(line, state.step)]
-        write_text(self._steps, "".join(line + "\n" for line in kept))
+        kept = [record for record in whole_lines(self._steps) if record["step"] < state.step]
+        write_text(self._steps, "".join(json.dumps(record) + "\n" for record in kept))
         return state
 
     def checkpoint(self, state: State, steps: list[dict]) -> None:

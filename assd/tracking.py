@@ -13,12 +13,13 @@ import pandas as pd
 
 from assd.data import TextVideoPair
 from assd.errors import require
+from assd.rundir import write_text
 
 log = logging.getLogger(__name__)
 MODES = ("offline", "online", "disabled")
 RUN_ID = "wandb_id.txt"
 FLUSH_SECONDS = 1  # a killed process loses no more than this
-FINISH_SECONDS = 60  # a server that went away is not waited for any longer
+FINISH_SECONDS = 20  # a server that went away is not waited for any longer
 
 
 class WandB:
@@ -61,19 +62,21 @@ class WandB:
         """`wandb.init`, offline where online fails; None where W&B is disabled or can't be used at all."""
         if self.mode == "disabled":
             return None
-        os.environ["WANDB_DATA_DIR"] = str(directory / "wandb_data")  # media wait there to be synced
-        (directory / "wandb_data").mkdir(parents=True, exist_ok=True)
-        import wandb  # noqa: PLC0415  (slow to import, and reads its environment then)
+        try:
+            os.environ["WANDB_DATA_DIR"] = str(directory / "wandb_data")  # media wait there to be synced
+            (directory / "wandb_data").mkdir(parents=True, exist_ok=True)
+            import wandb  # noqa: PLC0415  (slow to import, and reads its environment then)
 
-        file = directory / RUN_ID
-        if not file.exists():
-            file.write_text(secrets.token_hex(4) + "\n")
+            run_id = kept_id(directory / RUN_ID)
+        except (OSError, ImportError) as error:
+            log.warning("W&B can't be used (%s): the run goes on without it", one_line(error))
+            return None
         options = dict(
             project=self.project,
             entity=self.entity,
             group=self.group,
             job_type="edit",
-            id=file.read_text().strip(),
+            id=run_id,
             resume="allow",
             name=directory.name,
             dir=str(directory),
@@ -89,6 +92,13 @@ class WandB:
                 log.warning("W&B can't be used %s (%s): its data stay on this machine", mode, one_line(error))
                 wandb.teardown()
         return None
+
+
+def kept_id(file: Path) -> str:
+    """The W&B id of a run directory, made at its first start."""
+    if not file.exists():
+        write_text(file, secrets.token_hex(4) + "\n")
+    return file.read_text(encoding="utf-8").strip()
 
 
 class Copy:
@@ -112,21 +122,26 @@ class Copy:
 
     def scores(self, number: int, scores: pd.DataFrame) -> None:
         """The scores of pair `number`, as `edited/<metric>`, `source/<metric>` and so on."""
-        rows = scores[scores.metric != ""]
+        rows = scores[scores.value.notna()]
         point = {f"{row.video}/{row.metric}": row.value for row in rows.itertuples()} | {"pair": number}
         at = number * (self.num_steps + 1) + self.num_steps
         self._tell(lambda run: run.log(point, step=at))
 
-    def summary(self, pairs: Sequence[TextVideoPair], edits: Path, scores: pd.DataFrame) -> None:
-        """Means over pairs, and a table of all pairs with their videos and scores."""
-        rows = scores[scores.metric != ""]
-        means = rows.groupby(["video", "metric"], sort=False).value.mean()
-        edited = rows[rows.video == "edited"].pivot_table(index="pair", columns="metric", values="value", sort=False)
-        finished = [pair for pair in pairs if (edits / pair.id / "edited.mp4").exists()]
+    def summary(
+        self, pairs: Sequence[TextVideoPair], edits: Path, scores: pd.DataFrame, failed: Sequence[str] = ()
+    ) -> None:
+        """Means over pairs, a table of all pairs with their videos and scores, and the ids of pairs that failed."""
 
         def write(run: Any) -> None:
             import wandb  # noqa: PLC0415
 
+            rows = scores[scores.value.notna()]
+            means = rows.groupby(["video", "metric"], sort=False).value.mean()
+            edited = rows[rows.video == "edited"].pivot_table(
+                index="pair", columns="metric", values="value", sort=False
+            )
+            finished = [pair for pair in pairs if (edits / pair.id / "edited.mp4").exists()]
+            run.summary["failed"] = list(failed)
             run.summary.update({f"mean/{video}/{metric}": value for (video, metric), value in means.items()})
             table = wandb.Table(columns=["pair", "source prompt", "target prompt", "source", "edited", *edited.columns])
             for pair in finished:
@@ -140,7 +155,7 @@ class Copy:
         self._tell(write)
 
     def finish(self, exit_code: int) -> None:
-        """Ends the W&B run, waiting no longer than a minute for it."""
+        """Ends the W&B run, waiting no longer than `FINISH_SECONDS` for it."""
         self._tell(lambda run: finish_in_time(run, exit_code))
         self._run = None
 
@@ -156,7 +171,14 @@ class Copy:
 
 def finish_in_time(run: Any, exit_code: int) -> None:
     """`run.finish` beside a clock."""
-    thread = threading.Thread(target=run.finish, kwargs={"exit_code": exit_code}, daemon=True)
+
+    def finish() -> None:
+        try:
+            run.finish(exit_code=exit_code)
+        except Exception as error:
+            log.warning("W&B did not finish (%s): `wandb sync` sends what is missing later", one_line(error))
+
+    thread = threading.Thread(target=finish, daemon=True)
     thread.start()
     thread.join(FINISH_SECONDS)
     if thread.is_alive():

@@ -142,12 +142,15 @@ def to_pixels(frames: UInt8[Tensor, "n H W 3"], height: int, width: int) -> Floa
     return fill(rearrange(frames, "n H W c -> n c H W").float() / 127.5 - 1, height, width).clamp(-1, 1)
 
 
-def fill(frames: Float[Tensor, "n c H W"], height: int, width: int) -> Float[Tensor, "n c h w"]:
+def fill(
+    frames: Float[Tensor, "n c H W"], height: int, width: int, interpolation: str = "bilinear"
+) -> Float[Tensor, "n c h w"]:
     """Resized to cover height x width, antialiased, then centre-cropped; untouched where the size fits already."""
     old_height, old_width = frames.shape[-2:]
     scale = max(height / old_height, width / old_width)
     size = [max(height, round(old_height * scale)), max(width, round(old_width * scale))]
-    return v2.functional.center_crop(v2.functional.resize(frames, size, antialias=True), [height, width])
+    resized = v2.functional.resize(frames, size, v2.InterpolationMode(interpolation), antialias=True)
+    return v2.functional.center_crop(resized, [height, width])
 
 
 def to_bytes(frames: Float[Tensor, "n 3 H W"]) -> UInt8[Tensor, "n H W 3"]:

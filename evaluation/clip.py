@@ -1,6 +1,7 @@
 """CLIP through open_clip: the small one that knows the embedded world, or any of open_clip's."""
 
 import functools
+import logging
 
 import open_clip
 import torch
@@ -32,17 +33,23 @@ class ClipScorer:
         self.label, self.device = label, resolve_device(device)
         if name.startswith(FOLDER):
             name = FOLDER + resolve_folder(name.removeprefix(FOLDER))
+        logging.disable(logging.INFO)  # open_clip tells the root logger how it reads a name
         try:
-            self.model = open_clip.create_model(name, pretrained=pretrained, device=self.device)
+            self.model = open_clip.create_model(
+                name, pretrained=pretrained, device=self.device, require_pretrained=not name.startswith(FOLDER)
+            )
             self.tokenizer = open_clip.get_tokenizer(name)
         except (RuntimeError, OSError, ValueError) as error:
             raise InputError(
                 f"CLIP model {name!r} with weights {pretrained!r} can't be loaded: {error}. "
                 f"clip=embedded needs no download"
             ) from error
+        finally:
+            logging.disable(logging.NOTSET)
         self.model.eval().requires_grad_(False)
         preprocess = self.model.visual.preprocess_cfg
         self.mean, self.std = (torch.tensor(preprocess[key]).view(3, 1, 1) for key in ("mean", "std"))
+        self.interpolation = preprocess.get("interpolation", "bicubic")
         self._remembered = WeakIdKeyDictionary()  # embeddings of videos that are still being looked at
 
     @classmethod
@@ -57,7 +64,7 @@ class ClipScorer:
         if frames not in self._remembered:
             size = self.model.visual.image_size
             height, width = (size, size) if isinstance(size, int) else size
-            pixels = ((fill(frames, height, width) + 1) / 2 - self.mean) / self.std
+            pixels = ((fill(frames, height, width, self.interpolation) + 1) / 2 - self.mean) / self.std
             self._remembered[frames] = F.normalize(
                 self.model.encode_image(pixels.to(self.device)).float().cpu(), dim=-1
             )

@@ -1,15 +1,13 @@
 """How close an edited video stays to another one: to its source where nothing was asked, or to the true edit."""
 
 import warnings
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from assd.errors import require
-from evaluation.case import REGIONS, Case, check_choice, unit
+from evaluation.case import REGIONS, Case, check_choice, require_weights, unit
 
 AGAINST = {"source": "source", "reconstruction": "reconstructed source", "truth": "true edit"}
 IDENTICAL = 100.0  # dB: PSNR of identical pixels, whose logarithm is infinite, and the most that is reported
@@ -45,35 +43,54 @@ class Comparison:
         target, region = other[self.against], case.region(self.region_name)
         if target is None or region is None:
             return None
-        frames, target, where = unit(case.frames), unit(target), region[:, None]
-        if not self.area_normalised:
-            frames, target, where = frames * where, target * where, torch.ones_like(where)
-        return self.compare(frames, target, where.expand_as(frames))
+        frames, target, where = unit(case.frames), unit(target), region[:, None].expand_as(case.frames)
+        if self.area_normalised:
+            return self.within(torch.where(where, frames, target), target, where)
+        return self.overall(frames * where, target * where)
 
-    def compare(self, frames: Tensor, target: Tensor, where: Tensor) -> float:
-        """Two videos (n, 3, H, W) in [0, 1], and the elements that count."""
+    def within(self, frames: Tensor, target: Tensor, where: Tensor) -> float:
+        """Over the elements that count, of two videos (n, 3, H, W) in [0, 1] that are equal everywhere else."""
+        raise NotImplementedError
+
+    def overall(self, frames: Tensor, target: Tensor) -> float:
+        """The mean over frames of the measure of whole frames."""
         raise NotImplementedError
 
 
 class PSNR(Comparison):
-    """Peak signal-to-noise ratio, -10 log10 of the mean squared error of pixels in [0, 1]; identical pixels: 100 dB."""
+    """Peak signal-to-noise ratio, -10 log10 of the mean squared error of pixels in [0, 1]; identical pixels: 100 dB.
+
+    Area-normalised, one squared error is pooled over all frames.
+    """
 
     measure = "PSNR (dB)"
 
-    def compare(self, frames: Tensor, target: Tensor, where: Tensor) -> float:
-        """One value for all frames together, by torchmetrics."""
+    def within(self, frames: Tensor, target: Tensor, where: Tensor) -> float:
+        """One value for all frames together."""
         return min(IDENTICAL, peak_signal_noise_ratio(frames[where], target[where], data_range=1.0).item())
+
+    def overall(self, frames: Tensor, target: Tensor) -> float:
+        """The mean of the frames' own values."""
+        each = peak_signal_noise_ratio(frames, target, data_range=1.0, dim=(1, 2, 3), reduction="none")
+        return each.clamp(max=IDENTICAL).mean().item()
 
 
 class SSIM(Comparison):
-    """Structural similarity (Wang et al. 2004), Gaussian window of 11 pixels, at most 1."""
+    """Structural similarity (Wang et al. 2004), Gaussian window of 11 pixels, at most 1.
+
+    Area-normalised, what lies outside the region counts as equal also within the window of a point inside it.
+    """
 
     measure = "SSIM"
 
-    def compare(self, frames: Tensor, target: Tensor, where: Tensor) -> float:
+    def within(self, frames: Tensor, target: Tensor, where: Tensor) -> float:
         """torchmetrics' map of the whole frame, averaged over the elements that count."""
         _, similarity = structural_similarity_index_measure(frames, target, data_range=1.0, return_full_image=True)
         return similarity[where].mean().item()
+
+    def overall(self, frames: Tensor, target: Tensor) -> float:
+        """torchmetrics' own mean."""
+        return structural_similarity_index_measure(frames, target, data_range=1.0).item()
 
 
 class Change(Comparison):
@@ -89,9 +106,13 @@ class Change(Comparison):
             f"contamination: {super().name}" if (self.against, self.region_name) == ("source", "kept") else super().name
         )
 
-    def compare(self, frames: Tensor, target: Tensor, where: Tensor) -> float:
-        """The mean over elements."""
+    def within(self, frames: Tensor, target: Tensor, where: Tensor) -> float:
+        """The mean over the elements that count."""
         return 255 * (frames - target).abs()[where].mean().item()
+
+    def overall(self, frames: Tensor, target: Tensor) -> float:
+        """The mean over all elements."""
+        return 255 * (frames - target).abs().mean().item()
 
 
 class LPIPS:
@@ -105,12 +126,7 @@ class LPIPS:
     weights = "squeezenet1_1-b8a52dc0.pth"
 
     def __init__(self):
-        file = Path(torch.hub.get_dir()) / "checkpoints" / self.weights
-        require(
-            file.is_file(),
-            f"metric lpips needs torchvision's {self.weights}, and {file} does not exist: put it there, or leave "
-            f"lpips out of metric=[...]",
-        )
+        require_weights("metric lpips", self.weights)
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity  # noqa: PLC0415  (slow to import)
 
         with warnings.catch_warnings():  # torchvision's, about an argument that torchmetrics passes

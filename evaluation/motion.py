@@ -1,7 +1,6 @@
 """Whether an edited video moves as its source does, and holds still where nothing was asked."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import torch
@@ -10,9 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from assd.errors import require
 from assd.video import to_bytes
-from evaluation.case import Case, check_choice, unit
+from evaluation.case import Case, check_choice, require_weights, unit
 
 FLOW_SIZE = 256  # least short side at which flow is sought; smaller frames are enlarged for it
 OCCLUSION = (0.01, 0.5)  # Sundaram et al. 2010: a part of the squared flows, plus pixels^2
@@ -39,11 +37,7 @@ class RaftFlow:
     def __init__(self):
         from torchvision.models.optical_flow import Raft_Large_Weights, raft_large  # noqa: PLC0415  (slow to import)
 
-        file = Path(torch.hub.get_dir()) / "checkpoints" / self.weights
-        require(
-            file.is_file(),
-            f"flow=raft needs torchvision's {self.weights}, and {file} does not exist: put it there, or use flow=dis",
-        )
+        require_weights("flow=raft (flow=dis needs none)", self.weights)
         self.model = raft_large(weights=Raft_Large_Weights.C_T_SKHT_V2).eval()
 
     @torch.no_grad()
@@ -64,11 +58,16 @@ def enlarged(frames: Float[Tensor, "n c H W"]) -> Float[Tensor, "n c h w"]:
 def warp(frames: Float[Tensor, "n c H W"], flow: Float[Tensor, "n 2 H W"]) -> Float[Tensor, "n c H W"]:
     """frames(x + flow(x)), bilinear; outside the frame, its edge."""
     height, width = frames.shape[-2:]
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    at = torch.stack([x, y]) + flow
     size = torch.tensor([width, height], dtype=flow.dtype).view(2, 1, 1)
-    grid = rearrange((2 * at + 1) / size - 1, "n xy H W -> n H W xy")
+    grid = rearrange((2 * moved(flow) + 1) / size - 1, "n xy H W -> n H W xy")
     return F.grid_sample(frames, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def moved(flow: Float[Tensor, "n 2 H W"]) -> Float[Tensor, "n 2 H W"]:
+    """Where each point (x, y) goes, in pixels."""
+    height, width = flow.shape[-2:]
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([x, y]) + flow
 
 
 def visible_in_both(forward: Float[Tensor, "n 2 H W"], backward: Float[Tensor, "n 2 H W"]) -> Tensor:
@@ -78,8 +77,7 @@ def visible_in_both(forward: Float[Tensor, "n 2 H W"], backward: Float[Tensor, "
     relative, absolute = OCCLUSION
     squares = forward.square().sum(1) + returned.square().sum(1)
     consistent = (forward + returned).square().sum(1) < relative * squares + absolute
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    to_x, to_y = x + forward[:, 0], y + forward[:, 1]
+    to_x, to_y = moved(forward).unbind(1)
     return consistent & (to_x >= 0) & (to_x <= width - 1) & (to_y >= 0) & (to_y <= height - 1)
 
 

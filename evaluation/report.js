@@ -6,13 +6,13 @@ for (const button of document.querySelectorAll("thead button")) {
     const heading = button.closest("th");
     const table = heading.closest("table");
     const column = heading.cellIndex;
-    const descending = heading.getAttribute("aria-sort") !== "descending";
+    const before = heading.getAttribute("aria-sort");
+    const descending = before ? before !== "descending" : column > 0; // first, numbers down and names up
     for (const other of table.querySelectorAll("thead th")) other.removeAttribute("aria-sort");
     heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
     const key = (row) => row.cells[column].dataset.value;
     const compare = (a, b) => {
       if (column === 0) return a.cells[0].textContent.localeCompare(b.cells[0].textContent);
-      if (key(a) === undefined || key(b) === undefined) return 0;
       return key(a) - key(b);
     };
     const rows = [...table.tBodies[0].rows];
@@ -22,7 +22,7 @@ for (const button of document.querySelectorAll("thead button")) {
   });
 }
 
-// The videos of one pair play in step: the first leads, one that drifts by more than half a frame is set to it.
+// The videos of one pair play in step: the first leads, one that drifts by more than this many seconds is set to it.
 const DRIFT = 0.05;
 const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
 for (const pair of document.querySelectorAll(".pair")) {
@@ -44,14 +44,14 @@ for (const pair of document.querySelectorAll(".pair")) {
   lead.addEventListener("play", show);
   lead.addEventListener("pause", show);
   const follow = () => {
-    if (!lead.paused) {
+    if (!lead.paused && lead.duration) {
       position.value = Math.round((1000 * lead.currentTime) / lead.duration);
       for (const video of others) {
-        if (Math.abs(video.currentTime - lead.currentTime) > DRIFT) video.currentTime = lead.currentTime;
+        if (!video.seeking && Math.abs(video.currentTime - lead.currentTime) > DRIFT) video.currentTime = lead.currentTime;
       }
     }
     requestAnimationFrame(follow);
   };
   requestAnimationFrame(follow);
-  new IntersectionObserver(([entry]) => (entry.isIntersecting && wanted ? start() : stop())).observe(pair);
+  new IntersectionObserver((entries) => (entries.at(-1).isIntersecting && wanted ? start() : stop())).observe(pair);
 }

@@ -6,6 +6,7 @@ Videos, pictures, style and script are inside the page: it opens from a file, wi
 import argparse
 import base64
 import json
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,20 +16,21 @@ import jinja2
 import numpy as np
 import pandas as pd
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from markupsafe import Markup
 from omegaconf import DictConfig
 
 from assd.errors import InputError, one_sentence
-from assd.rundir import CONFIG_YAML, write_text
+from assd.rundir import CONFIG_YAML, whole_lines, write_text
 from evaluation import statistics
 from evaluation.scores import EDITED, SCORES_CSV, values
-from evaluation.tables import ARROWS, collect, failures, method_name, ordered, places, summarize
+from evaluation.tables import ARROWS, collect, failures, method_names, ordered, places, summarize
 
 REPORT_HTML = "report.html"
 MIME = {".mp4": "video/mp4", ".png": "image/png"}
 SMOOTHING = 9  # steps over which a curve's bold line is the mean
 PLOT = (300, 90)  # a curve's width and height, in the page's units
-CURVES = {"gradient_norm": "gradient norm", "video.mask": "mask coverage"}
+CURVES = {"gradient_norm": "gradient norm", "video.mask_coverage": "mask coverage"}
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,9 @@ class Grid:
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory: its name without the seed, and how to repeat it."""
+    """One run directory, and how to repeat it."""
 
     name: str
-    method: str
     command: str
     environment: str
     config: str
@@ -103,28 +104,28 @@ def read_run(path: Path) -> Run:
     if not (path / CONFIG_YAML).is_file():
         raise InputError(f"{path} is no run directory: it has no {CONFIG_YAML}. Run directories lie in outputs/")
     environment = json.loads((path / "environment.json").read_text(encoding="utf-8"))
-    command = " ".join(["python -m assd.run", *environment.pop("command")[1:]])
-    name = path.resolve().name
-    return Run(
-        name, method_name(name), command, json.dumps(environment, indent=2), (path / CONFIG_YAML).read_text("utf-8")
-    )
+    command = f"python -m assd.run {shlex.join(environment.pop('command')[1:])}"
+    config = (path / CONFIG_YAML).read_text(encoding="utf-8")
+    return Run(path.resolve().name, command, json.dumps(environment, indent=2), config)
 
 
-def read_pairs(paths: list[Path], runs: list[Run]) -> list[Pair]:
-    """All pairs of all runs."""
+def read_pairs(paths: list[Path]) -> list[Pair]:
+    """All pairs of all runs; of runs that differ in their seed alone, the first is shown."""
     pairs: dict[str, Pair] = {}
     for path in paths:
         for file in sorted(path.glob("edits/*/edit.json")):
             record = json.loads(file.read_text(encoding="utf-8"))
             pairs.setdefault(record["id"], Pair(record["id"], record["source_prompt"], record["target_prompt"]))
+    shown = dict(reversed([*zip(method_names(paths), paths)]))  # of several seeds, the first
+    shown = {name: path for path in paths for name, chosen in shown.items() if path == chosen}
     for pair in pairs.values():
-        folders = {run.name: path / "edits" / pair.id for path, run in zip(paths, runs)}
+        folders = {name: path / "edits" / pair.id for name, path in shown.items()}
         pair.clips = clips(folders)
         for name, folder in folders.items():
             if (folder / "filmstrip.png").is_file():
                 pair.strips.append(Clip(name, data_uri(folder / "filmstrip.png")))
             if (folder / "steps.jsonl").is_file():
-                pair.curves += curves(folder / "steps.jsonl", f"{name}: " if len(paths) > 1 else "")
+                pair.curves += curves(folder / "steps.jsonl", f"{name}: " if len(shown) > 1 else "")
             record = folder / "edit.json"
             if record.is_file() and (reason := json.loads(record.read_text("utf-8")).get("reason")):
                 pair.problems.append(f"{name}: {reason}")
@@ -134,17 +135,23 @@ def read_pairs(paths: list[Path], runs: list[Run]) -> list[Pair]:
 def clips(folders: dict[str, Path]) -> list[Clip]:
     """Source and true edit once, between them each run's edit, then each run's difference."""
     several = len(folders) > 1
-    wanted = [("source", "source", next(iter(folders.values())))]
+    wanted = [("source", "source", first_with("source.mp4", folders))]
     wanted += [(EDITED, name if several else "edited", folder) for name, folder in folders.items()]
-    wanted += [("truth", "true edit", next(iter(folders.values())))]
+    wanted += [("truth", "true edit", first_with("truth.mp4", folders))]
     wanted += [("difference", f"difference, {name}" if several else "difference", f) for name, f in folders.items()]
     files = [(label, folder / f"{kind}.mp4") for kind, label, folder in wanted]
     return [Clip(label, data_uri(file)) for label, file in files if file.is_file()]
 
 
+def first_with(file: str, folders: dict[str, Path]) -> Path:
+    """The first folder that holds such a file, or else the first."""
+    found = [folder for folder in folders.values() if (folder / file).is_file()]
+    return (found or [*folders.values()])[0]
+
+
 def curves(file: Path, prefix: str) -> list[Curve]:
     """The curves that a run of score distillation leaves."""
-    steps = pd.read_json(file, lines=True)
+    steps = pd.DataFrame(whole_lines(file))
     if steps.empty:
         return []
     return [curve(f"{prefix}{label}", steps.step, steps[key]) for key, label in CURVES.items() if key in steps]
@@ -204,7 +211,7 @@ def pair_grid(scores: pd.DataFrame) -> Grid | None:
 def page(title: str, paths: list[Path]) -> str:
     """The page's text. Everything that came from outside is escaped by the template."""
     runs = [read_run(path) for path in paths]
-    pairs = read_pairs(paths, runs)
+    pairs = read_pairs(paths)
     scored = [path for path in paths if (path / SCORES_CSV).is_file()]
     scores = collect(scored) if scored else None
     if scores is not None:
@@ -238,15 +245,18 @@ class SweepReport(Callback):
         self.runs: list[Path] = []
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
-        """Remembers where each run is."""
-        self.runs.append(Path(config.hydra.runtime.output_dir))
+        """Writes the page after each job: Hydra ends the sweep at the first that failed, and tells nobody."""
+        run = Path(config.hydra.runtime.output_dir)
+        if config.hydra.mode == RunMode.MULTIRUN and (run / CONFIG_YAML).is_file():
+            self.runs.append(run)
+            write_report(self.runs, Path(config.hydra.sweep.dir) / REPORT_HTML)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Runs that were edited on another machine are found by their configuration."""
+        """Runs that were edited in other processes are found by their configuration."""
         folder = Path(config.hydra.sweep.dir)
         runs = self.runs or sorted(file.parent for file in folder.glob(f"*/{CONFIG_YAML}"))
         if runs:
-            print(f"The sweep's report: {write_report(dict.fromkeys(runs), folder / REPORT_HTML)}")
+            print(f"The sweep's report: {write_report(runs, folder / REPORT_HTML)}")
 
 
 @one_sentence()

@@ -5,13 +5,14 @@
     python -m evaluation.run theirs dataset=shapes                       another program's videos, theirs/<pair>.mp4
 
 A run is scored as its own configuration says, any other folder as `conf/config.yaml` does; overrides in Hydra's words
-change both. Writes scores.csv into each, and prints means over pairs.
+change both. Writes scores.csv into each (and a run's report again), and prints means over pairs.
 """
 
 import argparse
 from pathlib import Path
 
 import pandas as pd
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -21,6 +22,7 @@ from assd.config import composed
 from assd.errors import one_sentence, require
 from assd.rundir import CONFIG_YAML, EditDirectory
 from evaluation.case import Metric
+from evaluation.report import REPORT_HTML, write_report
 from evaluation.scores import EDITED, score_edit, score_files, write_scores
 from evaluation.tables import means_table
 
@@ -29,14 +31,28 @@ EVALUATED = ("dataset", "metric", "clip", "device")  # the keys of a configurati
 
 
 def configuration(path: Path, overrides: list[str]) -> DictConfig:
-    """What to score a folder by: its own configuration, then the overrides' groups; or the composed one."""
-    fresh = composed(overrides)
+    """What to score a folder by: the composed configuration; of a run, its own under the overrides.
+
+    `group=choice` takes a whole group anew, `group.key=value` changes one value of the run's own.
+    """
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    groups = [text for text, override in zip(overrides, parsed) if "." not in override.key_or_group]
     if not (path / CONFIG_YAML).is_file():
-        return fresh
+        return composed(overrides)
+    fresh = OmegaConf.to_container(composed(groups), resolve=True)
     cfg = OmegaConf.load(path / CONFIG_YAML)
-    for group in {override.lstrip("+~").partition("=")[0].partition(".")[0] for override in overrides}:
+    for override in parsed:
+        key = override.key_or_group
+        group = key.partition(".")[0]
         require(group in EVALUATED, f"{group} can't be changed for a run that is there: only {', '.join(EVALUATED)}")
-        cfg[group] = OmegaConf.create({group: OmegaConf.to_container(fresh, resolve=True)[group]})[group]  # type: ignore
+        OmegaConf.update(cfg, key, override.value() if "." in key else fresh[group], merge=False)
+    for group in EVALUATED:  # a run made before these were settings
+        if group not in cfg:
+            OmegaConf.update(cfg, group, fresh[group])
+    cfg.clip.device = cfg.device
+    for metric in cfg.metric.values():
+        if "clip" in metric:
+            metric.clip = cfg.clip
     return DictConfig(cfg)
 
 
@@ -60,6 +76,8 @@ def score(path: Path, overrides: list[str]) -> pd.DataFrame:
             scores.append(score_files(pair, {EDITED: path / f"{pair.id}.mp4"}, metrics))
     joined = pd.concat(scores, ignore_index=True)
     write_scores(path, joined)
+    if is_run:
+        write_report([path], path / REPORT_HTML)
     return joined
 
 

@@ -1,75 +1,99 @@
 """Scores: one row per pair, video and metric, from the files of an edit alone.
 
 Columns: pair; video (`source` the unedited source, `reconstruction` the source through the autoencoder, `edited`);
-metric (its full name); better (`higher` or `lower`); value; reason (why there is no value, else empty).
+metric (its full name, empty where the video itself is missing); better (`higher` or `lower`); value; reason (why there
+is no value, else empty).
 """
 
-import logging
-from collections.abc import Iterable
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
 
-from assd.data import TextVideoPair
+from assd.data import Footage, TextVideoPair
 from assd.errors import InputError
 from assd.rundir import EditDirectory, write_text
 from assd.video import read_video, to_pixels
 from evaluation.case import Case, Metric
 
-log = logging.getLogger(__name__)
 COLUMNS = ("pair", "video", "metric", "better", "value", "reason")
-EDITED = "edited"
+SOURCE, RECONSTRUCTION, EDITED = VIDEOS = ("source", "reconstruction", "edited")
+NOT_HERE = "has no meaning here: no mask, no true edit, no reconstruction, or a single frame"
 SCORES_CSV = "scores.csv"
-
-
-def score_video(pair: TextVideoPair, video: str, case: Case, metrics: Iterable[Metric]) -> list[dict]:
-    """The rows of one video; a metric that has no meaning for it has none."""
-    rows = []
-    for metric in metrics:
-        value = metric(case)
-        if value is not None:
-            rows.append(row(pair.id, video, metric.name, metric.better, value))
-    return rows
 
 
 def row(
     pair: str, video: str, metric: str = "", better: str = "", value: float | None = None, reason: str = ""
-) -> dict:
+) -> dict[str, object]:
     """One line of scores.csv."""
     return dict(zip(COLUMNS, (pair, video, metric, better, value, reason)))
+
+
+def score_case(pair: str, video: str, case: Case, metrics: Sequence[Metric]) -> list[dict]:
+    """The rows of one video. A metric that fails is a row with the reason: work already done is never lost to it."""
+    rows = []
+    for metric in metrics:
+        value, reason = None, ""
+        try:
+            value = metric(case)
+            reason = NOT_HERE if value is None else ""
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+        rows.append(row(pair, video, metric.name, metric.better, value, reason))
+    return rows
+
+
+def score_files(pair: TextVideoPair, files: dict[str, Path], metrics: Sequence[Metric]) -> pd.DataFrame:
+    """The scores of videos on disk, by what they are: `edited`, and where there are such files, the others.
+
+    Videos are read as they lie there, the source too, so that all have been through the same encoder; without a file
+    of the source, its frames are scored as they are. A video that can't be read is a row with the reason.
+    """
+    try:
+        footage = pair.read()
+    except InputError as error:
+        return failure(pair, str(error))
+    videos, rows = ({} if SOURCE in files else {SOURCE: footage.frames}), []
+    for name, file in files.items():
+        try:
+            videos[name] = read_like(file, footage)
+        except InputError as error:
+            rows.append(row(pair.id, name, reason=str(error)))
+    for name, frames in videos.items():
+        case = Case(frames, pair.prompts, footage, videos.get(RECONSTRUCTION))
+        rows += score_case(pair.id, name, case, metrics)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def read_like(file: Path, footage: Footage) -> Float[Tensor, "n 3 H W"]:
+    """A video at the length and size of the source."""
+    count, _, height, width = footage.frames.shape
+    return to_pixels(read_video(file, count).frames, height, width)
+
+
+def score_edit(folder: EditDirectory, metrics: Sequence[Metric]) -> pd.DataFrame:
+    """The scores of one pair of a run, kept in its folder; of one without result, the reason."""
+    if not folder.finished:
+        return failure(folder.pair, folder.record.get("reason", "not finished"))
+    scores = score_files(folder.pair, {name: folder.path / f"{name}.mp4" for name in VIDEOS}, metrics)
+    write_scores(folder.path, scores)
+    return scores
+
+
+def scored_by(folder: Path, metrics: Sequence[Metric]) -> bool:
+    """Whether `folder` holds the scores by just these metrics."""
+    if not (folder / SCORES_CSV).is_file():
+        return False
+    found = set(read_scores(folder).metric) - {""}
+    return found == {metric.name for metric in metrics}
 
 
 def failure(pair: TextVideoPair, reason: str) -> pd.DataFrame:
     """The row of a pair without result."""
     return pd.DataFrame([row(pair.id, EDITED, reason=reason)], columns=COLUMNS)
-
-
-def score_files(pair: TextVideoPair, files: dict[str, Path], metrics: Iterable[Metric]) -> pd.DataFrame:
-    """The scores of videos on disk, by what they are: `edited`, and where there are such files, the others.
-
-    Videos are read as they lie there, also the source, so that all have been through the same encoder. A video that
-    can't be read is a row with the reason.
-    """
-    try:
-        footage = pair.read()
-        count, _, height, width = footage.frames.shape
-        videos = {name: to_pixels(read_video(file, count).frames, height, width) for name, file in files.items()}
-    except InputError as error:
-        return failure(pair, str(error))
-    cases = {name: Case(video, pair.prompts, footage, videos.get("reconstruction")) for name, video in videos.items()}
-    metrics = list(metrics)
-    rows = [row for name, case in cases.items() for row in score_video(pair, name, case, metrics)]
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def score_edit(folder: EditDirectory, metrics: Iterable[Metric]) -> pd.DataFrame:
-    """The scores of one pair of a run, kept in its folder."""
-    if not folder.finished:
-        return failure(folder.pair, folder.record.get("reason", "not finished"))
-    files = {name: folder.path / f"{name}.mp4" for name in ("source", "reconstruction", EDITED)}
-    scores = score_files(folder.pair, files, metrics)
-    write_scores(folder.path, scores)
-    return scores
 
 
 def write_scores(folder: Path, scores: pd.DataFrame) -> None:
@@ -91,4 +115,18 @@ def read_scores(folder: Path) -> pd.DataFrame:
 
 def values(scores: pd.DataFrame) -> pd.DataFrame:
     """Only rows that hold a value."""
-    return scores[scores.metric != ""]
+    return scores[scores.value.notna()]
+
+
+def scored_runs(paths: Sequence[Path]) -> list[Path]:
+    """The paths that hold scores; the others (a page, a folder of folders) are named and left out.
+
+    Raises InputError where none holds any.
+    """
+    found = [path for path in paths if (path / SCORES_CSV).is_file()]
+    left_out = [str(path) for path in paths if path not in found]
+    if not found:
+        raise InputError(f"no {SCORES_CSV} in {', '.join(left_out)}: score runs with `python -m evaluation.run RUN...`")
+    if left_out:
+        print(f"left out, without {SCORES_CSV}: {', '.join(left_out)}", file=sys.stderr)
+    return found

@@ -20,7 +20,7 @@ from rich.text import Text
 from assd.errors import one_sentence, require
 from assd.rundir import write_text
 from evaluation import statistics
-from evaluation.scores import EDITED, read_scores, values
+from evaluation.scores import EDITED, read_scores, scored_runs, values
 
 PAPER_CSV = Path(__file__).with_name("paper_table1.csv")
 FORMATS = ("md", "latex", "csv", "html")
@@ -35,22 +35,31 @@ MEAN = ("mean", "low", "high")
 DIFFERENCE = ("difference", "difference_low", "difference_high")
 
 
-def method_name(run: str) -> str:
-    """A run directory's name without its seed.
+def method_names(runs: list[Path]) -> list[str]:
+    """What sets each run apart: its overrides without its seed, and without those that all of them share.
 
-    >>> method_name("ablation=no_waf,seed=2"), method_name("seed=1")
-    ('no_waf', 'default')
+    >>> method_names([Path("ablation=full,device=cpu,seed=1"), Path("ablation=no_waf,device=cpu"), Path("device=cpu")])
+    ['full', 'no_waf', 'default']
+    >>> method_names([Path("loss=[assd,sds],seed=2")])
+    ['loss=[assd,sds]']
     """
-    return re.sub(r"(^|,)seed=\d+", "", run).lstrip(",").removeprefix("ablation=") or "default"
+    names = [run.resolve().name for run in runs]
+    if len(set(names)) < len(names):  # runs of one name in several folders
+        names = [f"{run.resolve().parent.name}/{name}" for run, name in zip(runs, names)]
+    overrides = [re.split(r",(?![^\[]*\])", name) for name in names]  # at commas outside brackets
+    overrides = [[part for part in parts if not re.fullmatch(r"seed=\d+|default", part)] for parts in overrides]
+    differ = len(set(map(tuple, overrides))) > 1
+    shared = set.intersection(*map(set, overrides)) if differ else set()
+    names = [",".join(part.removeprefix("ablation=") for part in parts if part not in shared) for parts in overrides]
+    return [name or "default" for name in names]
 
 
 def collect(runs: list[Path]) -> pd.DataFrame:
     """The scores of all runs, with a column `method`; the unedited source is taken from every run that has it."""
     parts = []
-    for run in runs:
+    for run, name in zip(runs, method_names(runs)):
         scores = read_scores(run)
-        method = scores.video.map(UNEDITED).fillna(method_name(run.resolve().name))
-        parts.append(scores.assign(method=method))
+        parts.append(scores.assign(method=scores.video.map(UNEDITED).fillna(name)))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -106,9 +115,14 @@ def published() -> pd.DataFrame:
 
 
 def failures(scores: pd.DataFrame) -> list[str]:
-    """A sentence for each method that has pairs without result."""
+    """A sentence for each method that has edits without result; with several seeds, a pair is named with its count."""
     failed = scores[(scores.metric == "") & (scores.video == EDITED)]
-    return [f"{method}: no result for {', '.join(sorted(set(rows.pair)))}" for method, rows in failed.groupby("method")]
+    sentences = []
+    for method, rows in failed.groupby("method", sort=False):
+        counts = rows.pair.value_counts().sort_index()
+        pairs = ", ".join(f"{pair} ({count} x)" if count > 1 else str(pair) for pair, count in counts.items())
+        sentences.append(f"{method}: no result for {pairs}")
+    return sentences
 
 
 def interval(row: pd.Series, columns: tuple[str, str, str]) -> str:
@@ -144,9 +158,16 @@ def layout(
         cells[f"{escape(str(metric))} {ARROWS[better]}"] = dict(zip(rows.method.map(escape), texts))
     table = pd.DataFrame(cells, index=[escape(method) for method in ordered(summary.method)])
     if "pairs" in summary:
-        pairs = summary.groupby("method").pairs.max()
-        table["pairs"] = [f"{pairs[m]:.0f}" if not np.isnan(pairs[m]) else "" for m in ordered(summary.method)]
+        table["pairs"] = [pair_count(summary[summary.method == method].pairs) for method in ordered(summary.method)]
     return table.fillna(statistics.UNKNOWN).rename_axis("method")
+
+
+def pair_count(pairs: pd.Series) -> str:
+    """How many pairs a method's means are over: `4`, or `2 to 4` where not every metric has a meaning for each."""
+    if pairs.isna().all():
+        return ""
+    few, many = int(pairs.min()), int(pairs.max())
+    return str(many) if few == many else f"{few} to {many}"
 
 
 def escape_latex(text: str) -> str:
@@ -160,8 +181,8 @@ def render(summary: pd.DataFrame, form: str, reference: str | None = None, notes
     if form == "csv":
         return summary.to_csv(index=False)
     parts = [render_one(summary, form)]
-    if reference is not None:
-        differences = summary[(summary.method != reference) & summary.difference.notna()]
+    if reference is not None and DIFFERENCE[0] in summary:
+        differences = summary[summary.difference.notna()]
         parts += [heading(f"Paired difference to {reference}", form), render_one(differences, form, DIFFERENCE)]
     return "\n\n".join([*parts, *(heading(note, form) for note in notes or [])]) + "\n"
 
@@ -214,7 +235,7 @@ def main() -> None:
     parser.add_argument("--paper", action="store_true", help="add the rows of the paper's table 1, as published")
     parser.add_argument("--output", type=Path, help="write here instead of printing")
     options = parser.parse_args()
-    scores = collect(options.runs)
+    scores = collect(scored_runs(options.runs))
     if options.metric:
         known = values(scores).metric.unique()
         kept = [name for name in known if any(text.lower() in name.lower() for text in options.metric)]

@@ -16,8 +16,8 @@ from assd.data import TextVideoPair
 from assd.errors import one_sentence
 from assd.rundir import write_text
 from assd.video import to_bytes
-from evaluation.tables import collect, failures, render, summarize
-from experiments.common import arguments, edited, leave, sweep
+from evaluation.tables import collect, failures, method_names, render, summarize
+from experiments.common import arguments, by_method, edits, leave, sweep
 
 ABLATIONS = (
     "video_dds",
@@ -39,12 +39,11 @@ SEEDS = (0, 1, 2)
 REFERENCE = "video_dds"
 
 
-def figure4(output: Path, pair: TextVideoPair) -> Image.Image:
+def figure4(runs: dict[str, Path], pair: TextVideoPair) -> Image.Image:
     """The rows of the paper's figure 4, between source and true edit."""
     footage = pair.read()
     rows = {"source": to_bytes(footage.frames)}
-    for name, label in FIGURE_4.items():
-        rows[label] = edited(output / f"ablation={name},seed={SEEDS[0]}", pair)
+    rows |= edits({label: runs[name] for name, label in FIGURE_4.items() if name in runs}, pair)
     if footage.truth is not None:
         rows["true edit"] = to_bytes(footage.truth)
     return pictures.sheet(pair.prompts, rows)
@@ -53,14 +52,17 @@ def figure4(output: Path, pair: TextVideoPair) -> Image.Image:
 @one_sentence()
 def main() -> None:
     """The command line."""
-    options = arguments(__doc__, "ablation", pairs=6)
+    options = arguments(__doc__, "ablation", pairs=4)
     choices = [f"+ablation={','.join(ABLATIONS)}", f"seed={','.join(map(str, SEEDS))}"]
-    scores = collect(sweep(options.output, options.pairs, [*choices, *options.overrides]))
+    runs = sweep(options.output, options.pairs, [*choices, *options.overrides])
+    named = [*zip(method_names(runs), runs)]
+    runs = [run for ablation in ABLATIONS for name, run in named if name == ablation]
+    scores = collect(runs)
     summary = summarize(scores, REFERENCE)
     for suffix, form in (("md", "md"), ("tex", "latex")):
         write_text(options.output / f"table.{suffix}", render(summary, form, REFERENCE, failures(scores)))
     pairs = instantiate(composed(options.overrides).dataset, limit=options.pairs, _convert_="all")
-    leave(options.output, "figure4", [figure4(options.output, pair) for pair in pairs], summary)
+    leave(options.output, "figure4", [figure4(by_method(runs), pair) for pair in pairs], summary)
     print((options.output / "table.md").read_text(encoding="utf-8"))
 
 

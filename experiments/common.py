@@ -13,9 +13,10 @@ from torch import Tensor
 
 from assd import pictures
 from assd.data import TextVideoPair
-from assd.errors import InputError
 from assd.rundir import CONFIG_YAML, write_text
 from assd.video import read_video
+from evaluation.scores import scored_runs
+from evaluation.tables import method_names
 
 
 def arguments(doc: str | None, name: str, pairs: int) -> argparse.Namespace:
@@ -34,23 +35,24 @@ def arguments(doc: str | None, name: str, pairs: int) -> argparse.Namespace:
 def sweep(output: Path, pairs: int, overrides: list[str]) -> list[Path]:
     """Runs `assd.run --multirun` in a process of its own; runs that are there already are taken as they are.
 
-    Returns the run directories in order. Raises InputError when a run failed.
+    Pairs that failed are left to the table to name. Raises InputError when there is no run with scores.
     """
     command = [sys.executable, "-m", "assd.run", "--multirun", f"output={output}", f"dataset.limit={pairs}", *overrides]
     code = subprocess.run(command, check=False).returncode
     if code:
-        raise InputError(f"the sweep ended with exit code {code}: {shlex.join(command)}")
-    return sorted((file.parent for file in output.glob(f"*/{CONFIG_YAML}")), key=lambda run: run.name)
+        print(f"the sweep ended with exit code {code}: going on with the runs that are there", file=sys.stderr)
+    return scored_runs(sorted(file.parent for file in output.glob(f"*/{CONFIG_YAML}")))
 
 
-def edited(run: Path, pair: TextVideoPair) -> UInt8[Tensor, "n H W 3"]:
-    """A run's edit of a pair, as it lies there."""
-    return all_frames(run / "edits" / pair.id / "edited.mp4")
+def by_method(runs: list[Path]) -> dict[str, Path]:
+    """The first run of each method."""
+    return dict(reversed([*zip(method_names(runs), runs)]))
 
 
-def all_frames(file: Path) -> UInt8[Tensor, "n H W 3"]:
-    """Every frame of a video that this program wrote."""
-    return read_video(file, None).frames
+def edits(runs: dict[str, Path], pair: TextVideoPair) -> dict[str, UInt8[Tensor, "n H W 3"]]:
+    """Each run's edit of a pair under the run's label, where there is one."""
+    files = {label: run / "edits" / pair.id / "edited.mp4" for label, run in runs.items()}
+    return {label: read_video(file, None).frames for label, file in files.items() if file.is_file()}
 
 
 def leave(

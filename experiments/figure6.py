@@ -42,7 +42,7 @@ def main() -> None:
         if footage.truth is not None:
             rows["true edit"] = to_bytes(footage.truth)
         sheets.append(pictures.sheet(pair.prompts, rows))
-    table = pd.DataFrame(records)
+    table = pd.DataFrame(records).astype({metric.name: float for metric in metrics})
     leave(options.output, "figure6", sheets, table, table.drop(columns="pair").groupby("step").mean())
 
 

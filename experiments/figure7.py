@@ -16,14 +16,9 @@ from assd.config import composed
 from assd.errors import one_sentence
 from assd.video import to_bytes
 from evaluation.tables import collect, summarize
-from experiments.common import arguments, edited, leave, sweep
+from experiments.common import arguments, by_method, edits, leave, sweep
 
 LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-
-
-def run_of(output: Path, lam: float) -> Path:
-    """Where `assd.run` puts the run of one lambda."""
-    return output / f"attention.lam={lam}"
 
 
 def measured(cfg: DictConfig, summary: pd.DataFrame, *keys: str) -> str:
@@ -59,9 +54,11 @@ def curve(points: pd.DataFrame, names: dict[str, str], file: Path) -> None:
 def main() -> None:
     """The command line."""
     options = arguments(__doc__, "figure7", pairs=4)
-    sweep(options.output, options.pairs, [f"attention.lam={','.join(map(str, LAMBDAS))}", *options.overrides])
+    lambdas = f"attention.lam={','.join(map(str, LAMBDAS))}"
+    swept = by_method(sweep(options.output, options.pairs, [lambdas, *options.overrides]))
+    runs = {f"attention.lam={lam}": swept[f"attention.lam={lam}"] for lam in LAMBDAS}
     cfg = composed(options.overrides)
-    summary = summarize(collect([run_of(options.output, lam) for lam in LAMBDAS]))
+    summary = summarize(collect([*runs.values()]))
     names = {
         "kept": measured(cfg, summary, "psnr", "warp_error"),
         "made": measured(cfg, summary, "edit_success", "clip_text"),
@@ -73,7 +70,7 @@ def main() -> None:
     sheets = []
     for pair in instantiate(cfg.dataset, limit=options.pairs, _convert_="all"):
         rows = {"source": to_bytes(pair.read().frames)}
-        rows |= {f"λ = {lam}": edited(run_of(options.output, lam), pair) for lam in LAMBDAS}
+        rows |= edits({f"λ = {lam}": runs[f"attention.lam={lam}"] for lam in LAMBDAS}, pair)
         sheets.append(pictures.sheet(pair.prompts, rows))
     table = pd.DataFrame(points)
     curve(table, names, options.output / "figure7-curve.png")

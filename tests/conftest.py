@@ -98,8 +98,38 @@ def finished_run():
             pictures.save(pictures.filmstrip(prompts, rows), folder / "filmstrip.png")
             record = {"id": pair.id, "source_prompt": prompts.source, "target_prompt": prompts.target}
             (folder / "edit.json").write_text(json.dumps(record | {"status": "finished", "seed": 0, "seconds": 1.0}))
-            steps = [{"step": i, "t": 500, "gradient_norm": 9 - i, "video.mask": 0.1 * i} for i in range(5)]
+            steps = [{"step": i, "t": 500, "gradient_norm": 9 - i, "video.mask_coverage": 0.1 * i} for i in range(5)]
             (folder / "steps.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def read_back():
+    """Reads what W&B's offline files hold."""
+    import json
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    def read_back(directory):
+        """The records of a run's offline files, in the order in which they were begun."""
+        found: dict = {"history": [], "summary": {}, "exit": None, "run": None, "ids": []}
+        wandb = Path(sys.executable).with_name("wandb")
+        for file in sorted(directory.glob("wandb/offline-run-*/run-*.wandb")):
+            command = [wandb, "leet", "inspect", "--json", file]
+            lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+            for record in map(json.loads, lines):
+                if record["type"] == "history":
+                    found["history"].append(record["history"]["item"])
+                elif record["type"] == "summary":
+                    found["summary"] |= record["summary"]["update"]
+                elif record["type"] == "run":
+                    found["run"] = record["run"]
+                    found["ids"].append(record["run"]["run_id"])
+                elif record["type"] == "exit":
+                    found["exit"] = record["exit"].get("exit_code", 0)
+        return found
+
+    return read_back

@@ -147,8 +147,8 @@ def test_ablations_change_only_loss_and_attention(name: str) -> None:
 
 
 def test_ablations_remove_what_they_name() -> None:
-    """no_waf has no fusion, no_joint_guidance no image model, no_smoothing gamma 1, no_mask tau -inf; assd_only, sds and
-    video_dds have their rule alone."""
+    """no_waf lacks fusion, no_joint_guidance the image model; no_smoothing has gamma 1, no_mask tau -inf; bare ones
+    their rule alone."""
     bare = {"assd_only", "sds", "video_dds"}
     parts = {name: compose("config", overrides=[f"+ablation={name}"]) for name in ABLATIONS}
     fusion = "assd.attention.WeightedAttentionFusion"

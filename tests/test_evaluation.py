@@ -6,13 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.utils import instantiate
 
+from assd.config import composed
 from assd.errors import InputError
+from assd.rundir import EditDirectory
 from assd.shapes.corpus import clip_pairs
 from assd.shapes.dataset import footage
 from assd.video import to_bytes, write_video
 from evaluation.run import score
-from evaluation.scores import read_scores
+from evaluation.scores import read_scores, score_edit
+from evaluation.shapes import EditSuccess
 
 ROOT = Path(__file__).parent.parent
 FIRST, SECOND = clip_pairs()[:2]
@@ -58,11 +62,30 @@ def test_a_pair_without_result_is_a_row_with_its_reason(finished_run, tmp_path):
     (broken / "edited.mp4").write_bytes(b"no film")
     (run / "edits" / clip_pairs()[2].id / "edit.json").unlink()
     scores = score(run, ["metric=[clip_text]"])
-    assert scores.pair.tolist() == [pair.id for pair in clip_pairs()[:3]]
-    assert scores.value.isna().all()
-    assert scores.reason[0] == "it rained"
-    assert "can't be read as a video" in scores.reason[1]
-    assert scores.reason[2] == "not finished"
+    edited = scores[scores.video == "edited"].set_index("pair")
+    assert edited.index.tolist() == [pair.id for pair in clip_pairs()[:3]]
+    assert edited.value.isna().all()
+    assert edited.reason.iloc[0] == "it rained"
+    assert "can't be read as a video" in edited.reason.iloc[1]
+    assert edited.reason.iloc[2] == "not finished"
+    assert scores[(scores.video == "source") & (scores.pair == SECOND.id)].value.notna().all()
+
+
+def test_a_metric_that_fails_is_a_row(finished_run, tmp_path):
+    """Its reason stands in the table, and the other metrics have their values."""
+
+    class Broken:
+        name, better = "broken", "higher"
+
+        def __call__(self, case):
+            raise RuntimeError("out of memory")
+
+    run = finished_run(tmp_path / "run", lambda known: known.truth, pairs=1)
+    pair = instantiate(composed(["dataset.limit=1"]).dataset)[0]
+    scores = score_edit(EditDirectory(run / "edits" / pair.id, pair), [Broken(), EditSuccess()])
+    edited = scores[scores.video == "edited"].set_index("metric")
+    assert edited.reason["broken"] == "RuntimeError: out of memory"
+    assert edited.value[EditSuccess.name] == 1
 
 
 def test_another_programs_videos(tmp_path):
@@ -74,7 +97,9 @@ def test_another_programs_videos(tmp_path):
     assert "1 of 2" in ended.stdout
     scores = read_scores(tmp_path)
     assert by_metric(scores)("edit made") == 1
-    assert "does not exist" in scores[scores.pair == SECOND.id].reason.item()
+    missing = scores[(scores.pair == SECOND.id) & (scores.video == "edited")]
+    assert "does not exist" in missing.reason.item()
+    assert by_metric(scores, "source")("edit made") == 0
 
 
 def test_folders_that_hold_no_edits(tmp_path):
@@ -83,6 +108,15 @@ def test_folders_that_hold_no_edits(tmp_path):
         score(tmp_path, [])
     with pytest.raises(InputError, match="no directory"):
         score(tmp_path / "nowhere", [])
+
+
+def test_one_setting_of_a_run_is_changed_alone(finished_run, tmp_path):
+    """`dataset.limit=1` leaves the run's other settings, `clip.label=` reaches every metric, and the page is new."""
+    run = finished_run(tmp_path / "run", lambda known: known.truth, overrides=["metric=[clip_text]"])
+    scores = score(run, ["dataset.limit=1", "clip.label=renamed"])
+    assert set(scores.metric) == {"CLIP text (renamed, cosine)"}
+    assert scores.pair.nunique() == 1
+    assert "CLIP text (renamed, cosine)" in (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_runs_own_settings_stay(scored):

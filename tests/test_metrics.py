@@ -83,6 +83,7 @@ def test_the_true_edit_is_perfect_and_the_source_is_poor(pair):
         assert fidelity.SSIM("truth", region)(perfect) == pytest.approx(1, abs=1e-4)
     assert fidelity.PSNR("truth", "edited")(unedited) < 20
     assert fidelity.PSNR("source", "kept")(perfect) == fidelity.IDENTICAL
+    assert fidelity.SSIM("source", "kept")(perfect) == pytest.approx(1, abs=1e-4)
     assert fidelity.Change("source", "kept")(perfect) == 0
     assert shapes.EditSuccess()(perfect) == 1
     assert shapes.EditSuccess()(unedited) == 0
@@ -113,11 +114,20 @@ def test_a_black_mask_inflates():
 
 
 def test_ssim_is_torchmetrics():
-    """Over the whole frame it is the library's own number."""
+    """Without normalisation by area it is the library's own number of the masked frames; with it, of their map."""
     torch.manual_seed(0)
-    of, frames = torch.rand(3, 3, 32, 32) * 2 - 1, torch.rand(3, 3, 32, 32) * 2 - 1
-    expected = structural_similarity_index_measure((frames + 1) / 2, (of + 1) / 2, data_range=1.0)
-    assert fidelity.SSIM()(plain_case(frames, of=of)) == pytest.approx(expected.item(), abs=2e-2)
+    of = torch.rand(3, 3, 32, 32) * 2 - 1
+    frames = of + 0.3 * torch.randn(of.shape)
+    masks = torch.zeros(3, 32, 32, dtype=torch.bool)
+    masks[:, :12] = True
+    kept, a, b = ~masks[:, None], (frames + 1) / 2, (of + 1) / 2
+    five = structural_similarity_index_measure(a * kept, b * kept, data_range=1.0).item()
+    video = plain_case(frames, masks, of)
+    assert fidelity.SSIM("source", "kept", area_normalised=False)(video) == pytest.approx(five, abs=1e-5)
+    _, whole = structural_similarity_index_measure(torch.where(kept, a, b), b, data_range=1.0, return_full_image=True)
+    mean = whole[kept.expand_as(whole)].mean().item()
+    assert fidelity.SSIM("source", "kept")(video) == pytest.approx(mean, abs=1e-5)
+    assert 0.2 < mean < five < 0.95
 
 
 def test_what_is_not_known_has_no_value(scorer):
@@ -148,6 +158,28 @@ def test_warp_error_of_a_shifted_texture():
     shuffled = motion.WarpError()(plain_case(moving[[0, 3, 1, 4, 2]], of=moving))
     assert still < 0.5
     assert shuffled > 20 * still
+
+
+def test_warping_undoes_a_known_flow():
+    """Frames moved by whole pixels come back exactly, by half pixels as the mean of neighbours."""
+    ramp = torch.arange(8.0).repeat(1, 1, 8, 1) / 8
+    flow = torch.zeros(1, 2, 8, 8)
+    flow[:, 0] = 2
+    assert torch.allclose(motion.warp(ramp, flow)[..., :6], ramp[..., 2:])
+    flow[:, 0] = 0.5
+    assert torch.allclose(motion.warp(ramp, flow)[..., :7], (ramp[..., :7] + ramp[..., 1:]) / 2)
+
+
+def test_points_that_leave_or_disagree_are_left_out():
+    """Two pixels to the right: the last two columns leave the frame; where the way back differs, nothing is seen."""
+    forward = torch.zeros(1, 2, 8, 8)
+    forward[:, 0] = 2
+    backward = -forward
+    backward[:, :, :4] = 0  # the upper half says that nothing came from there
+    seen = motion.visible_in_both(forward, backward)[0]
+    assert not seen[:4].any()
+    assert seen[5:, :6].all()
+    assert not seen[:, 6:].any()
 
 
 def test_flow_is_the_shift():

@@ -25,12 +25,15 @@ from safetensors.torch import load_file
 from assd.run import main
 from assd.shapes.world import Clip, render
 from assd.video import to_bytes, write_video
+from evaluation import statistics
+from evaluation.scores import read_scores
 
 ROOT = Path(__file__).parent.parent
 PAIR = "01-black-to-green"
 STEPS = 12
 QUICK = ["dataset.limit=1", "method.num_steps=2", "method.checkpoint_every=1"]
 LONG = ["dataset.limit=1", f"method.num_steps={STEPS}", "method.checkpoint_every=1"]
+LIGHT = ["tracking.mode=disabled", "metric=[clip_text]"]  # where a test is not about them
 CLIP = Clip("red", "circle", "right", "snow", radius=0.33, x=0.0, y=0.0, travel=0.6, texture=7)
 SOURCE, TARGET = "a red circle moving right over snow", "a blue circle moving right over snow"
 
@@ -49,7 +52,7 @@ class Outcome(NamedTuple):
 
 def command(output: Path, *overrides: str) -> list[str]:
     """The command line of a process of its own."""
-    return [sys.executable, "-m", "assd.run", *overrides, f"output={output}", "device=cpu"]
+    return [sys.executable, "-m", "assd.run", *overrides, f"output={output}", "device=cpu", *LIGHT]
 
 
 def start(output: Path, *overrides: str) -> subprocess.Popen:
@@ -87,13 +90,16 @@ def latents(folder: Path) -> bytes:
 
 @pytest.fixture
 def assd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Iterator[Callable[..., Outcome]]:
-    """The command line within this process: `assd("seed=1", ...)`; an unexpected exception is one here too."""
+    """The command line within this process: `assd("seed=1", ...)`; an unexpected exception is one here too.
+
+    Without tracking and with one metric, unless it is to be `full`.
+    """
     handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
 
-    def call(*overrides: str) -> Outcome:
+    def call(*overrides: str, full: bool = False) -> Outcome:
         GlobalHydra.instance().clear()
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-        monkeypatch.setattr(sys, "argv", ["assd", "device=cpu", *overrides])
+        monkeypatch.setattr(sys, "argv", ["assd", "device=cpu", *([] if full else LIGHT), *overrides])
         code, last_words = 0, ""
         try:
             main()
@@ -140,17 +146,50 @@ def own_video(path: Path, source: str = SOURCE, target: str = TARGET) -> list[st
 
 
 def test_a_run_leaves_every_promised_file(two_runs: tuple[Path, Path]) -> None:
-    """Configuration, environment, overview, and for the pair all eight files; no half-written one and no checkpoint."""
+    """What the run directory's docstring lists, no half-written file and no checkpoint."""
     (folder,) = edit_folders(two_runs[0])
     run = folder.parent.parent
     assert run.name == f"method.checkpoint_every=1,method.num_steps={STEPS}"
     assert folder.name == PAIR
-    assert {"config.yaml", "environment.json", "overview.png", "edits"} <= {path.name for path in run.iterdir()}
-    videos = {f"{name}.mp4" for name in ("source", "edited", "comparison", "reconstruction")}
-    others = {"filmstrip.png", "steps.jsonl", "edit.json", "latents.safetensors"}
+    of_run = {"config.yaml", "environment.json", "scores.csv", "report.html", "overview.png", "edits"}
+    assert of_run <= {path.name for path in run.iterdir()}
+    videos = {f"{name}.mp4" for name in ("source", "edited", "comparison", "reconstruction", "difference", "truth")}
+    others = {"filmstrip.png", "steps.jsonl", "edit.json", "scores.csv", "latents.safetensors"}
     assert {path.name for path in folder.iterdir()} == videos | others
-    assert all(path.stat().st_size > 0 for path in run.rglob("*") if path.is_file() and path.name != "run.log")
+    assert all(path.stat().st_size > 0 for path in (*folder.iterdir(), *(run / name for name in of_run)))
     assert not list(run.rglob("*.partial*"))
+
+
+def test_the_same_numbers_stand_everywhere(
+    assd: Callable[..., Outcome], tmp_path: Path, read_back: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Table, scores.csv, W&B's offline file and the report agree on the edit and on the unedited source."""
+    monkeypatch.setenv("COLUMNS", "400")  # no name is broken over lines
+    outcome = assd(f"output={tmp_path}", *QUICK, full=True)
+    assert outcome.code == 0, outcome.text
+    (run,) = (path.parent for path in tmp_path.glob("*/config.yaml"))
+    scores = read_scores(run)
+    wandb, page = read_back(run), (run / "report.html").read_text(encoding="utf-8")
+    assert wandb["exit"] == 0
+    valued = scores[scores.value.notna()]
+    assert {"source", "reconstruction", "edited"} == set(valued.video)
+    assert len(valued[valued.video == "edited"]) >= 15
+    for row in valued.itertuples():
+        assert wandb["summary"][f"mean/{row.video}/{row.metric}"] == pytest.approx(row.value, rel=1e-6)
+        shown = statistics.number(row.value)
+        assert outcome.says(row.metric)
+        assert outcome.says(shown)
+        assert shown in page
+
+
+def test_a_metric_that_is_new_scores_finished_pairs_again(assd: Callable[..., Outcome], tmp_path: Path) -> None:
+    """Other metrics under the same command: the edit stays, its scores are those asked for."""
+    assert assd(f"output={tmp_path}", *QUICK).code == 0
+    (folder,) = edit_folders(tmp_path)
+    before = latents(folder)
+    assert assd(f"output={tmp_path}", *QUICK, "tracking.mode=disabled", "metric=[psnr,flicker]", full=True).code == 0
+    assert len(set(read_scores(folder).metric)) == 2
+    assert latents(folder) == before
 
 
 def test_a_finished_pair_says_so(two_runs: tuple[Path, Path]) -> None:

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from assd.models import LatentDiffusion, resolve_folder
+from assd.models import LatentDiffusion
 from assd.shapes import train
 from assd.shapes.check import alternatives, autoencoder_psnr, check_clip
 from assd.shapes.corpus import Corpus, clip, clip_pairs, held_out_captions
@@ -132,19 +132,14 @@ def test_embedded_autoencoder():
     assert autoencoder_psnr(model, [clip("validation", index) for index in range(12)]) >= 34
 
 
-SHORT_OF_SHAPE = pytest.mark.xfail(
-    strict=True, reason="the shipped CLIP is not trained to the end: shapes are too close"
-)
-
-
 @pytest.fixture(scope="module")
 def clip_accuracy():
     """Top-1 of the shipped CLIP among captions that differ in one attribute, on held-out frames."""
-    scorer = ClipScorer("local-dir:" + resolve_folder(WEIGHTS + "/clip"))
+    scorer = ClipScorer("embedded CLIP", f"local-dir:{WEIGHTS}/clip", device="cpu")
     return check_clip(scorer, [clip("validation", index) for index in range(64)])
 
 
-@pytest.mark.parametrize("attribute", ["colour", "background", pytest.param("shape", marks=SHORT_OF_SHAPE)])
+@pytest.mark.parametrize("attribute", ["colour", "background", "shape"])
 def test_embedded_clip(clip_accuracy, attribute):
     """What is shipped tells captions apart that differ in one attribute."""
     assert clip_accuracy[f"CLIP: {attribute}"] >= 0.9

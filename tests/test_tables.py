@@ -1,5 +1,6 @@
 """Tables: means, intervals, paired differences, and what they look like in each format."""
 
+import re
 import shutil
 import subprocess
 
@@ -9,7 +10,7 @@ import pytest
 
 from assd.errors import InputError
 from evaluation import statistics, tables
-from evaluation.scores import COLUMNS, row, write_scores
+from evaluation.scores import COLUMNS, row, scored_runs, write_scores
 
 METRIC, CHANGE = "CLIP text (x, cosine)", "mean change_1 & more (of 255)"
 
@@ -74,7 +75,7 @@ def test_best_and_second_best(runs):
     text = tables.render(tables.summarize(tables.collect(runs)), "md")
     full, plain = (next(line for line in text.splitlines() if f"| {name} " in line) for name in ("full", "video_dds"))
     assert "**0.600" in full
-    assert "*0.500" in plain
+    assert re.search(r"(?<!\*)\*0\.500", plain)
     assert "**2.500" in plain
     assert "**" not in next(line for line in text.splitlines() if "unedited" in line)
 
@@ -115,6 +116,21 @@ def test_an_unscored_run(tmp_path):
     """The error gives the command that scores it."""
     with pytest.raises(InputError, match=r"python -m evaluation\.run"):
         tables.collect([tmp_path])
+
+
+def test_what_holds_no_scores_is_left_out_by_name(runs, tmp_path, capsys):
+    """`outputs/*` may hold a page and other folders; if nothing has scores, that is an error."""
+    (tmp_path / "report.html").write_text("")
+    assert scored_runs([*runs, tmp_path / "report.html"]) == runs
+    assert "report.html" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"no scores\.csv"):
+        scored_runs([tmp_path / "report.html"])
+
+
+def test_runs_of_one_name_are_not_one_method(tmp_path):
+    """Folders tell them apart."""
+    same = [run(tmp_path / folder / "default", scores([0.5])) for folder in "ab"]
+    assert tables.method_names(same) == ["a/default", "b/default"]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")

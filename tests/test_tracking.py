@@ -1,6 +1,5 @@
 """W&B as a copy: what the offline file holds, read back; and that W&B never stops a run."""
 
-import json
 import os
 import signal
 import socket
@@ -11,34 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from assd.data import Prompts, TextVideoPair
 from assd.errors import InputError
 from assd.tracking import WandB
+from assd.video import write_video
 from evaluation.scores import COLUMNS, row
 
 METRIC = "CLIP text (embedded CLIP, cosine)"
 CURVES = [{"step": i, "t": 100 + i, "gradient_norm": 1.0 / (i + 1)} for i in range(10)]
-
-
-def read_back(directory: Path) -> dict:
-    """The records of a run's offline files, in the order in which they were begun."""
-    found: dict = {"history": [], "summary": {}, "exit": None, "run": None, "files": 0}
-    wandb = Path(sys.executable).with_name("wandb")
-    for file in sorted(directory.glob("wandb/offline-run-*/run-*.wandb")):
-        command = [wandb, "leet", "inspect", "--json", file]
-        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-        found["files"] += 1
-        for record in map(json.loads, lines):
-            if record["type"] == "history":
-                found["history"].append(record["history"]["item"])
-            elif record["type"] == "summary":
-                found["summary"] |= record["summary"]["update"]
-            elif record["type"] == "run":
-                found["run"] = record["run"]
-            elif record["type"] == "exit":
-                found["exit"] = record["exit"].get("exit_code", 0)
-    return found
 
 
 def scores(pair: str, value: float) -> pd.DataFrame:
@@ -55,10 +36,13 @@ def follow(tracking: WandB, directory: Path) -> None:
             copy.steps(number, CURVES)
             copy.scores(number, scores(f"p{number}", value))
         pairs = [TextVideoPair(f"p{i}", Prompts("a", "b"), lambda: None) for i in range(2)]
+        for name in ("source", "edited"):
+            (directory / "edits" / "p0").mkdir(parents=True, exist_ok=True)
+            write_video(directory / "edits" / "p0" / f"{name}.mp4", torch.zeros(2, 16, 16, 3, dtype=torch.uint8), 8.0)
         copy.summary(pairs, directory / "edits", pd.concat([scores("p0", 0.6), scores("p1", 0.8)]))
 
 
-def test_the_offline_file_read_back(tmp_path):
+def test_the_offline_file_read_back(tmp_path, caplog, read_back):
     """Curves at every fifth step and the last, both pairs' scores, means, configuration, group and id are there."""
     follow(WandB(group="sweep", every=5), tmp_path)
     found = read_back(tmp_path)
@@ -69,6 +53,7 @@ def test_the_offline_file_read_back(tmp_path):
     assert [i[f"edited/{METRIC}"] for i in found["history"] if f"edited/{METRIC}" in i] == [0.6, 0.8]
     assert found["summary"][f"mean/edited/{METRIC}"] == pytest.approx(0.7)
     assert found["summary"][f"mean/source/{METRIC}"] == pytest.approx(0.2)
+    assert found["summary"]["edits.nrows"] == 1  # the one pair that has videos
     run = found["run"]
     assert (run["run_group"], run["job_type"], run["run_id"]) == (
         "sweep",
@@ -77,19 +62,19 @@ def test_the_offline_file_read_back(tmp_path):
     )
     assert run["config"]["update"]["method"] == {"num_steps": 10}
     assert found["exit"] == 0
+    assert not [record for record in caplog.records if record.name == "assd.tracking"]
 
 
-def test_a_second_start_goes_on_under_the_same_id(tmp_path):
+def test_a_second_start_goes_on_under_the_same_id(tmp_path, read_back):
     """Two offline files, one id."""
     for _ in range(2):
         follow(WandB(), tmp_path)
         time.sleep(1.1)  # W&B names its folders by the second
     found = read_back(tmp_path)
-    assert found["files"] == 2
-    assert found["run"]["run_id"] == (tmp_path / "wandb_id.txt").read_text().strip()
+    assert found["ids"] == [(tmp_path / "wandb_id.txt").read_text().strip()] * 2
 
 
-def test_a_failing_run_is_marked(tmp_path):
+def test_a_failing_run_is_marked(tmp_path, read_back):
     """An error passes through, and W&B knows of it."""
     with pytest.raises(ZeroDivisionError), WandB().follow(tmp_path, {}, 1):
         raise ZeroDivisionError
@@ -99,10 +84,10 @@ def test_a_failing_run_is_marked(tmp_path):
 def test_disabled_leaves_nothing(tmp_path):
     """No folder, no id."""
     follow(WandB(mode="disabled"), tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["edits"]  # the test's own
 
 
-def test_a_dead_server_means_offline(tmp_path, monkeypatch, caplog):
+def test_a_dead_server_means_offline(tmp_path, monkeypatch, caplog, read_back):
     """Online with a closed port: the data stay here, and it costs seconds."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -132,6 +117,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from assd.tracking import WandB
+from assd.video import write_video
 with WandB(every=1).follow(Path(sys.argv[1]), {}, 10**6) as copy:
     for step in range(10**6):
         copy.steps(0, [{"step": step, "gradient_norm": 1.0}])
@@ -140,7 +126,7 @@ with WandB(every=1).follow(Path(sys.argv[1]), {}, 10**6) as copy:
 """
 
 
-def test_a_killed_process_loses_at_most_two_seconds(tmp_path):
+def test_a_killed_process_loses_at_most_two_seconds(tmp_path, read_back):
     """SIGKILL after a while: the last point in the file is at most two seconds older than the last one made."""
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     made = {}

@@ -128,7 +128,9 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=Path("outputs/shapes-samples.png"))
     options = parser.parse_args()
     size = {"height": 64, "width": 64, "device": "cpu"}
-    model = LatentDiffusion.from_pretrained(options.weights, unet="video_unet", num_frames=8, **size)
+    model = LatentDiffusion.from_pretrained(
+        options.weights, unet="video_unet", text_encoder="video_text_encoder", num_frames=8, **size
+    )
     clips = [clip("validation", index) for index in range(options.clips)]
 
     numbers = {"autoencoder PSNR, dB": autoencoder_psnr(model, clips)}

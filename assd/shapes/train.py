@@ -6,6 +6,7 @@ step), so an interrupted training ends in the same weights. On 2 cores all five 
 """
 
 import argparse
+import copy
 import functools
 import json
 import time
@@ -178,22 +179,24 @@ def diffusion_stage(
     steps: int,
     batch: int,
     lr: float,
-    train_text: bool,
+    high_noise: int,
 ) -> Stage:
-    """Noise prediction, Eq. 2: w(t) || eps - eps_theta(Z_t, t, y) ||^2 for uniform t, some captions left empty.
+    """Noise prediction, Eq. 2: w(t) || eps - eps_theta(Z_t, t, y) ||^2, some captions left empty.
 
-    w(t) = min(1, gamma / SNR(t)): min-SNR weighting (Hang et al. 2023), here with a small gamma.
+    w(t) = min(1, gamma / SNR(t)): min-SNR weighting (Hang et al. 2023), here with a small gamma. Timesteps are drawn
+    with a density proportional to t^high_noise, uniformly for 0.
     """
     tokenizer, scheduler = networks.tokenizer(), networks.scheduler()
     if device.type == "cpu":  # the backward pass of the fused attention kernel is slow there
         unet.set_attn_processor(AttnProcessor())
-    weight = (MIN_SNR_GAMMA / compute_snr(scheduler, torch.arange(1000))).clamp(max=1)
+    every_t = torch.arange(scheduler.config.num_train_timesteps)
+    weight = (MIN_SNR_GAMMA / compute_snr(scheduler, every_t)).clamp(max=1)
     tokens = tokenizer([*captions, ""], padding="max_length", return_tensors="pt").input_ids
 
     def loss(draw: torch.Generator) -> Tensor:
         z, indices = gather(latents, batch, draw)
         eps = torch.randn(z.shape, generator=draw).to(device)
-        t = torch.randint(scheduler.config.num_train_timesteps, (batch,), generator=draw)
+        t = (len(weight) * torch.rand(batch, generator=draw) ** (1 / (1 + high_noise))).long()
         empty = torch.rand(batch, generator=draw) < EMPTY_CAPTIONS
         caption = torch.where(empty, len(captions), indices % len(captions))
         embeddings = text_encoder(tokens[caption].to(device)).last_hidden_state
@@ -201,8 +204,7 @@ def diffusion_stage(
         error = (unet(z_t, t.to(device), embeddings).sample.float() - eps).square().flatten(1).mean(1)
         return (weight[t].to(device) * error).mean()
 
-    modules = {"unet": unet} | ({"text_encoder": text_encoder} if train_text else {})
-    return Stage(name, nn.ModuleDict(modules), loss, steps, lr)
+    return Stage(name, nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}), loss, steps, lr)
 
 
 def clip_stage(
@@ -276,7 +278,7 @@ def train(
         start_from(first, {"vae": vae, "text_encoder": text, "image_unet": image, "clip": clip})
     for module in (vae, text, image, clip):
         module.to(device).eval()  # no dropout: it costs a tenth of the time and helps nothing
-    stage = functools.partial(diffusion_stage, text_encoder=text, device=device)
+    stage = functools.partial(diffusion_stage, captions=captions, device=device)
 
     fit(autoencoder_stage(vae, corpus, device, steps["autoencoder"]), work, device)
     fit(decoder_stage(vae, corpus, device, steps["decoder"]), work, device)
@@ -285,20 +287,28 @@ def train(
 
     frames = rearrange(latents, "b n c h w -> (n b) c h w")  # frame-major, so that index % clips is the clip
     fit(
-        stage("text_to_image", image, latents=frames, captions=captions, steps=steps["text_to_image"], batch=32,
-              lr=2e-3, train_text=True), work, device)  # fmt: skip
+        stage("text_to_image", image, text, frames, steps=steps["text_to_image"], batch=32, lr=2e-3, high_noise=0),
+        work,
+        device,
+    )
     save_half(text, weights / "text_encoder")
     networks.tokenizer().save_pretrained(weights / "tokenizer")
     networks.scheduler().save_pretrained(weights / "scheduler")
     save_half(image, weights / "image_unet")
 
-    video = networks.video_unet(image).to(device).eval()
+    video, video_text = networks.video_unet(image).to(device).eval(), copy.deepcopy(text)
     if first and not steps["text_to_image"]:
-        start_from(first, {"video_unet": video})
+        start_from(first, {"video_unet": video, "video_text_encoder": video_text})
     latents = rearrange(latents, "b n c h w -> b c n h w")
     fit(
-        stage("text_to_video", video, latents=latents, captions=captions, steps=steps["text_to_video"], batch=6,
-              lr=1.2e-3, train_text=False), work, device)  # fmt: skip
+        # which way the object moves is decided where its place can't be seen: at the highest noise alone
+        stage(
+            "text_to_video", video, video_text, latents, steps=steps["text_to_video"], batch=6, lr=1.2e-3, high_noise=2
+        ),
+        work,
+        device,
+    )
+    save_half(video_text, weights / "video_text_encoder")
     save_half(video, weights / "video_unet")
 
     fit(clip_stage(clip, corpus, vae, device, steps["clip"]), work, device)
