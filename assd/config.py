@@ -65,12 +65,18 @@ def run_name(overrides: str) -> str:
     >>> run_name(""), run_name("+ablation=no_waf,seed=1")
     ('default', 'ablation=no_waf,seed=1')
     """
-    name = re.sub(r"[^\w.=,\[\]-]+", "_", overrides.replace("+", "").replace("~", "no-")) or "default"
+    name = as_file_name(overrides) or "default"
     if name in (overrides.replace("+", ""), "default") and len(name) <= NAME_LENGTH:
         return name
-    rest, seed = re.sub(r"(^|,)(seed=\d+)(?=,|$)", "", overrides), re.search(r"(?:^|,)(seed=\d+)(?=,|$)", overrides)
-    short = f"{name[:NAME_LENGTH]}-{hashlib.blake2b(rest.encode(), digest_size=4).hexdigest()}"
-    return f"{short},{seed[1]}" if seed else short
+    seed = re.search(r"(?:^|,)(seed=\d+)(?=,|$)", overrides)  # stays readable: seeds of one setting are one method
+    rest = overrides.replace(seed[0], "", 1) if seed else overrides
+    end = f"-{hashlib.blake2b(rest.encode(), digest_size=4).hexdigest()}" + (f",{seed[1]}" if seed else "")
+    return as_file_name(rest)[: NAME_LENGTH - len(end)] + end
+
+
+def as_file_name(overrides: str) -> str:
+    """The overrides with nothing in them that a file system could mind."""
+    return re.sub(r"[^\w.=,\[\]-]+", "_", overrides.replace("+", "").replace("~", "no-"))
 
 
 def register() -> None:

@@ -20,15 +20,14 @@ from evaluation.tables import method_names
 
 
 def arguments(doc: str | None, name: str, pairs: int) -> argparse.Namespace:
-    """The command line of an experiment: where it writes, how many pairs it takes, and overrides in Hydra's words."""
+    """The command line of experiment `name`: where it writes, how many pairs it takes, overrides in Hydra's words."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for assd.run, such as method.num_steps=50")
     parser.add_argument("--output", type=Path, default=Path("outputs") / name)
     parser.add_argument("--pairs", type=int, default=pairs, help="the first so many of the dataset")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    module = Path(sys.argv[0]).stem
-    write_text(options.output / "command.txt", f"python -m experiments.{module} {shlex.join(sys.argv[1:])}\n")
+    write_text(options.output / "command.txt", f"python -m experiments.{name} {shlex.join(sys.argv[1:])}\n")
     return options
 
 

@@ -209,6 +209,12 @@ def test_run_names_are_safe() -> None:
         assert len(name) <= NAME_LENGTH + 10
 
 
+def test_seeds_of_a_long_command_differ_in_the_seed_alone() -> None:
+    """A hash stands for all but the seed, so that tables can tell that it is one method."""
+    first, second = (run_name(f"dataset.source_prompt='a cat',seed={seed}") for seed in (1, 2))
+    assert first.removesuffix(",seed=1") == second.removesuffix(",seed=2") != first
+
+
 def test_run_names_tell_commands_apart() -> None:
     """Commands that look alike when cut or cleaned still get different names, and the same command the same one."""
     long = "dataset.target_prompt=" + "a very " * 30

@@ -1,34 +1,27 @@
 """The figures, each as a person runs it, at the smallest size at which it means anything."""
 
-import subprocess
+import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
+
+@pytest.fixture
+def experiment(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs an experiment's `main` with one pair."""
+
+    def run(name: str, output: Path, *arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", [name, "--output", str(output), "--pairs", "1", *arguments, "device=cpu"])
+        importlib.import_module(f"experiments.{name}").main()
+
+    return run
 
 
-def experiment(name: str, output: Path, *arguments: str) -> str:
-    """What it prints."""
-    command = [
-        sys.executable,
-        "-m",
-        f"experiments.{name}",
-        "--output",
-        str(output),
-        "--pairs",
-        "1",
-        *arguments,
-        "device=cpu",
-    ]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
-
-
-def test_figure5(tmp_path):
+def test_figure5(tmp_path, experiment):
     """Both models predict Z_0 worse from more noise; the picture has a row for each model and t."""
     experiment("figure5", tmp_path)
     table = pd.read_csv(tmp_path / "figure5.csv").pivot_table(index="t", columns="model", values="PSNR to source (dB)")
@@ -38,7 +31,7 @@ def test_figure5(tmp_path):
     assert "experiments.figure5" in (tmp_path / "command.txt").read_text()
 
 
-def test_figure6(tmp_path):
+def test_figure6(tmp_path, experiment):
     """The first state is the source's reconstruction, so its change outside the edit is the least."""
     experiment("figure6", tmp_path, "method.num_steps=8")
     table = pd.read_csv(tmp_path / "figure6.csv")
@@ -48,7 +41,7 @@ def test_figure6(tmp_path):
     assert (tmp_path / "figure6.png").exists()
 
 
-def test_figure7(tmp_path):
+def test_figure7(tmp_path, experiment):
     """One point for each lambda."""
     experiment("figure7", tmp_path, "method.num_steps=2", "tracking.mode=disabled")
     assert pd.read_csv(tmp_path / "figure7.csv")["lambda"].tolist() == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
