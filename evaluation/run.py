@@ -39,7 +39,7 @@ def configuration(path: Path, overrides: list[str]) -> DictConfig:
     groups = [text for text, override in zip(overrides, parsed) if "." not in override.key_or_group]
     if not (path / CONFIG_YAML).is_file():
         return composed(overrides)
-    fresh = OmegaConf.to_container(composed(groups), resolve=True)
+    fresh = OmegaConf.create(OmegaConf.to_container(composed(groups), resolve=True))
     cfg = OmegaConf.load(path / CONFIG_YAML)
     for override in parsed:
         key = override.key_or_group

@@ -115,7 +115,7 @@ def read_scores(folder: Path) -> pd.DataFrame:
 
 def values(scores: pd.DataFrame) -> pd.DataFrame:
     """Only rows that hold a value."""
-    return scores[scores.value.notna()]
+    return scores.dropna(subset=["value"])
 
 
 def scored_runs(paths: Sequence[Path]) -> list[Path]:

@@ -31,7 +31,7 @@ def point(lam: float, cells: dict[str, pd.Series]) -> dict[str, float]:
     """One row of figure7.csv: lambda, and of each axis the mean and its interval."""
     row = {"lambda": lam}
     for axis, cell in cells.items():
-        row |= {axis: cell["mean"], f"{axis}_low": cell["low"], f"{axis}_high": cell["high"]}
+        row |= {axis: float(cell["mean"]), f"{axis}_low": float(cell["low"]), f"{axis}_high": float(cell["high"])}
     return row
 
 
