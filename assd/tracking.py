@@ -89,7 +89,8 @@ class WandB:
             try:
                 return wandb.init(mode=mode, settings=wandb.Settings(**settings), **options)
             except Exception as error:
-                log.warning("W&B can't be used %s (%s): its data stay on this machine", mode, one_line(error))
+                after = "its data stay on this machine" if mode == "online" else "the run goes on without it"
+                log.warning("W&B can't be used %s (%s): %s", mode, one_line(error), after)
                 wandb.teardown()
         return None
 

@@ -24,7 +24,7 @@ from assd.errors import InputError, one_sentence
 from assd.rundir import CONFIG_YAML, whole_lines, write_text
 from evaluation import statistics
 from evaluation.scores import EDITED, SCORES_CSV, values
-from evaluation.tables import ARROWS, collect, failures, method_names, ordered, places, summarize
+from evaluation.tables import ARROWS, by_method, collect, failures, ordered, pair_count, places, summarize
 
 REPORT_HTML = "report.html"
 MIME = {".mp4": "video/mp4", ".png": "image/png"}
@@ -116,8 +116,7 @@ def read_pairs(paths: list[Path]) -> list[Pair]:
         for file in sorted(path.glob("edits/*/edit.json")):
             record = json.loads(file.read_text(encoding="utf-8"))
             pairs.setdefault(record["id"], Pair(record["id"], record["source_prompt"], record["target_prompt"]))
-    shown = dict(reversed([*zip(method_names(paths), paths)]))  # of several seeds, the first
-    shown = {name: path for path in paths for name, chosen in shown.items() if path == chosen}
+    shown = by_method(paths)
     for pair in pairs.values():
         folders = {name: path / "edits" / pair.id for name, path in shown.items()}
         pair.clips = clips(folders)
@@ -190,7 +189,7 @@ def methods_grid(scores: pd.DataFrame) -> Grid:
             text = statistics.with_interval(statistics.Mean(found.mean, found.low, found.high, found.pairs))
             line.append(Cell(text, found.mean, ranks[metric].get(method, 0)))
         counts = summary[summary.method == method].pairs
-        rows.append((method, [*line, Cell(str(counts.max()), float(counts.max()))]))
+        rows.append((method, [*line, Cell(pair_count(counts), float(counts.max()))]))
     return Grid(["method", *(f"{metric} {ARROWS[better]}" for metric, better in columns), "pairs"], rows)
 
 

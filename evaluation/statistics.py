@@ -1,4 +1,4 @@
-"""Means over pairs with their intervals: the one place where scores are averaged."""
+"""Means over pairs with their intervals, and how numbers are written."""
 
 from typing import NamedTuple
 

@@ -54,6 +54,14 @@ def method_names(runs: list[Path]) -> list[str]:
     return [name or "default" for name in names]
 
 
+def by_method(runs: list[Path]) -> dict[str, Path]:
+    """The first run of each method."""
+    first: dict[str, Path] = {}
+    for name, run in zip(method_names(runs), runs):
+        first.setdefault(name, run)
+    return first
+
+
 def collect(runs: list[Path]) -> pd.DataFrame:
     """The scores of all runs, with a column `method`; the unedited source is taken from every run that has it."""
     parts = []

@@ -16,8 +16,8 @@ from assd.data import TextVideoPair
 from assd.errors import one_sentence
 from assd.rundir import write_text
 from assd.video import to_bytes
-from evaluation.tables import collect, failures, method_names, render, summarize
-from experiments.common import arguments, by_method, edits, leave, sweep
+from evaluation.tables import by_method, collect, failures, method_names, render, summarize
+from experiments.common import arguments, edits, leave, sweep
 
 ABLATIONS = (
     "video_dds",

@@ -16,7 +16,6 @@ from assd.data import TextVideoPair
 from assd.rundir import CONFIG_YAML, write_text
 from assd.video import read_video
 from evaluation.scores import scored_runs
-from evaluation.tables import method_names
 
 
 def arguments(doc: str | None, name: str, pairs: int) -> argparse.Namespace:
@@ -41,11 +40,6 @@ def sweep(output: Path, pairs: int, overrides: list[str]) -> list[Path]:
     if code:
         print(f"the sweep ended with exit code {code}: going on with the runs that are there", file=sys.stderr)
     return scored_runs(sorted(file.parent for file in output.glob(f"*/{CONFIG_YAML}")))
-
-
-def by_method(runs: list[Path]) -> dict[str, Path]:
-    """The first run of each method."""
-    return dict(reversed([*zip(method_names(runs), runs)]))
 
 
 def edits(runs: dict[str, Path], pair: TextVideoPair) -> dict[str, UInt8[Tensor, "n H W 3"]]:

@@ -15,8 +15,8 @@ from assd import pictures
 from assd.config import composed
 from assd.errors import one_sentence
 from assd.video import to_bytes
-from evaluation.tables import collect, summarize
-from experiments.common import arguments, by_method, edits, leave, sweep
+from evaluation.tables import by_method, collect, summarize
+from experiments.common import arguments, edits, leave, sweep
 
 LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 

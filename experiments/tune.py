@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from assd.config import composed
 from assd.errors import one_sentence
 from assd.rundir import write_text
-from evaluation.tables import collect, failures, render, summarize
-from experiments.common import arguments, by_method, sweep
+from evaluation.tables import by_method, collect, failures, render, summarize
+from experiments.common import arguments, sweep
 
 GRIDS: dict[str, tuple[float, ...]] = {
     "loss.video.rule.tau": (0.02, 0.05, 0.1, 0.2, 0.5, 1.0),

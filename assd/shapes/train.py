@@ -2,7 +2,7 @@
 
 Five stages, each from the weights of those before it: autoencoder, decoder, text_to_image, text_to_video, clip. A stage
 is checkpointed every minute and continues where it stopped; batch and noise of a step are drawn from (seed, stage,
-step), so an interrupted training ends in the same weights. On 2 cores all five take some three hours, on a GPU minutes.
+step), so an interrupted training ends in the same weights. The progress bar says how long each takes.
 """
 
 import argparse
