@@ -10,3 +10,16 @@ Axis names, the same in every signature, einops pattern and docstring:
 Pixels are float in [-1, 1] inside the core and uint8 RGB at its edges; a latent is already multiplied by its
 autoencoder's scaling factor, so that it has about unit variance.
 """
+
+from typing import Any
+
+__all__ = ["edit"]
+
+
+def __getattr__(name: str) -> Any:
+    """`assd.edit`, imported when it is asked for: torch takes seconds to load."""
+    if name == "edit":
+        from assd.editing import edit  # noqa: PLC0415
+
+        return edit
+    raise AttributeError(f"module 'assd' has no attribute {name!r}")

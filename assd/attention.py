@@ -18,7 +18,9 @@ DECODER_SELF_ATTENTION = re.compile(r"up_blocks\.\d+\.attentions\.\d+\.transform
 
 @dataclass(frozen=True)
 class WeightedAttentionFusion:
-    """A context manager over a video U-Net, `with fusion(unet): ...`, whose batch is (half, branch).
+    """A context manager over a video U-Net, `with fusion(unet, branches): ...`, whose batch is (half, branch).
+
+    The last branch is the reference; those before it, one or more, are edits.
 
     lam     lambda, share of the reference attention, in [0, 1]; 0 is the unmodified network
     layers  k, how many of the decoder's spatial self-attentions are replaced, counted from the output
@@ -34,7 +36,7 @@ class WeightedAttentionFusion:
         require(self.layers >= 1, f"layers must be >= 1 (attention=none turns fusion off); got {self.layers}")
 
     @contextlib.contextmanager
-    def __call__(self, unet: nn.Module) -> Iterator[None]:
+    def __call__(self, unet: nn.Module, branches: int) -> Iterator[None]:
         """Puts the fusion on the last `layers` layers; on exit, also after an error, the old processors are back."""
         original = unet.attn_processors
         names = [name for name in original if DECODER_SELF_ATTENTION.fullmatch(name)]
@@ -43,7 +45,7 @@ class WeightedAttentionFusion:
             f"layers must be at most {len(names)}, the number of spatial self-attentions in this U-Net's decoder; "
             f"got {self.layers}",
         )
-        fused = {name: FusedAttention(self.lam, original[name]) for name in names[-self.layers :]}
+        fused = {name: FusedAttention(self.lam, branches, original[name]) for name in names[-self.layers :]}
         unet.set_attn_processor(original | fused)
         try:
             yield
@@ -59,30 +61,40 @@ class FusedAttention:
     """
 
     lam: float
+    branches: int
     attend: Callable[..., Tensor]
 
     def __call__(
         self, attn: Attention, hidden_states: Float[Tensor, "frames l d"], encoder_hidden_states: None = None, **kwargs
     ) -> Float[Tensor, "frames l d"]:
-        """`frames` is (half, branch, n): for either half the editing branch, then the reference branch."""
-        # SelfAttn = Softmax(Q K^T / sqrt(d)) V, Eq. 11, for both branches
+        """`frames` is (half, branch, n): for either half the editing branches, then the reference branch."""
+        # SelfAttn = Softmax(Q K^T / sqrt(d)) V, Eq. 11, for all branches
         self_attention = self.attend(attn, hidden_states, **kwargs)
-        # RefAttn = Softmax(Q K_ref^T / sqrt(d)) V_ref, Eq. 12, for the editing branch
-        z, z_ref = split_branches(hidden_states)
-        editing, reference = split_branches(self_attention)
+        # RefAttn = Softmax(Q K_ref^T / sqrt(d)) V_ref, Eq. 12, for the editing branches: of one frame all their queries
+        # at once, which share its K_ref and V_ref
+        z, z_ref = self.split(hidden_states)
+        editing, reference = self.split(self_attention)
+        queries = rearrange(z, "half edit n l d -> (half n) (edit l) d")
+        keys = rearrange(z_ref, "half 1 n l d -> (half n) l d")
         ref_attention = rearrange(
-            self.attend(attn, z.flatten(0, 1), encoder_hidden_states=z_ref.flatten(0, 1), **kwargs),
-            "(half n) l d -> half n l d",
+            self.attend(attn, queries, encoder_hidden_states=keys, **kwargs),
+            "(half n) (edit l) d -> half edit n l d",
             half=2,
+            edit=self.branches - 1,
         )
         # AttnFusion = (1 - lambda) SelfAttn + lambda RefAttn, Eq. 13
         fusion = torch.lerp(editing, ref_attention, self.lam)
-        return rearrange([fusion, reference], "branch half n l d -> (half branch n) l d")
+        return rearrange(torch.cat([fusion, reference], dim=1), "half branch n l d -> (half branch n) l d")
+
+    def split(
+        self, states: Float[Tensor, "frames l d"]
+    ) -> tuple[Float[Tensor, "2 edits n l d"], Float[Tensor, "2 1 n l d"]]:
+        """Editing branches and reference branch of a batch ordered (half, branch, n)."""
+        by_branch = rearrange(states, "(half branch n) l d -> half branch n l d", half=2, branch=self.branches)
+        return by_branch[:, :-1], by_branch[:, -1:]
 
 
-def split_branches(
-    states: Float[Tensor, "frames l d"],
-) -> tuple[Float[Tensor, "2 n l d"], Float[Tensor, "2 n l d"]]:
-    """Editing and reference branch of a batch ordered (half, branch, n)."""
-    editing, reference = rearrange(states, "(half branch n) l d -> branch half n l d", half=2, branch=2)
-    return editing, reference
+@contextlib.contextmanager
+def unmodified(unet: nn.Module, branches: int) -> Iterator[None]:
+    """No fusion: each branch sees itself alone."""
+    yield

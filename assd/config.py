@@ -33,6 +33,7 @@ class Config:
     device: str = MISSING
     output: str = MISSING
     save_frames: bool = MISSING
+    targets_together: int = MISSING
 
 
 def checked(cfg: DictConfig) -> DictConfig:

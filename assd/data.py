@@ -42,11 +42,17 @@ class Footage:
 
 @dataclass(frozen=True)
 class TextVideoPair:
-    """A video and its prompts. `id` names it in the run directory and seeds its noise; `read` raises InputError."""
+    """A video and its prompts.
+
+    id    names the pair in the run directory
+    read  the video; raises InputError, of which NotHereError leaves the pair out without being a failure
+    clip  the source video's name, which seeds the noise: edits of one clip see the same
+    """
 
     id: str
     prompts: Prompts
     read: Callable[[], Footage]
+    clip: str
 
 
 def file_footage(path: Path, masks: Path | None, num_frames: int, height: int, width: int) -> Footage:
@@ -62,11 +68,13 @@ def video(
     """One's own video: a file or a folder of frames."""
     prompts = Prompts(source_prompt, target_prompt)
     read = functools.partial(file_footage, Path(path), None, num_frames, height, width)
-    return [TextVideoPair(Path(path).resolve().stem or "video", prompts, read)]
+    name = Path(path).resolve().stem or "video"
+    return [TextVideoPair(name, prompts, read, clip=name)]
 
 
 PROMPTS_CSV = "prompts.csv"
 COLUMNS = ("video", "source_prompt", "target_prompt")
+DAVIS_FRAMES, DAVIS_MASKS = "JPEGImages/480p", "Annotations/480p"
 
 
 def folder(path: str, num_frames: int, height: int, width: int, limit: int | None = None) -> list[TextVideoPair]:
@@ -96,15 +104,19 @@ def check_limit(limit: int | None) -> None:
 def row_pair(root: Path, number: int, row: dict[str, str], num_frames: int, height: int, width: int) -> TextVideoPair:
     """The pair of one row of `prompts.csv`; its id is the row's number and the video's name."""
     prompts = Prompts(row["source_prompt"], row["target_prompt"])
-    source, masks = root / row["video"], None
-    davis = root / "JPEGImages" / "480p" / row["video"]
+    source, davis = root / row["video"], root / DAVIS_FRAMES / row["video"]
     if not source.exists() and davis.is_dir():
         source = davis
-    annotations = root / "Annotations" / "480p" / source.name
-    if source.is_dir() and annotations.is_dir():
-        frames, annotated = len(frame_files(source)), len(frame_files(annotations))
-        masks = annotations if frames == annotated else None
-        if masks is None:
-            log.warning("%s has %d masks for %d frames: they are left out", annotations, annotated, frames)
-    read = functools.partial(file_footage, source, masks, num_frames, height, width)
-    return TextVideoPair(f"{number:02d}-{source.stem}", prompts, read)
+    read = functools.partial(file_footage, source, davis_masks(root, source), num_frames, height, width)
+    return TextVideoPair(f"{number:02d}-{source.stem}", prompts, read, clip=source.stem)
+
+
+def davis_masks(root: Path, frames: Path) -> Path | None:
+    """DAVIS's annotations of a folder of frames below its root; None where there are none, or not one a frame."""
+    annotations = root / DAVIS_MASKS / frames.name
+    if not (frames.is_dir() and annotations.is_dir()):
+        return None
+    count, annotated = len(frame_files(frames)), len(frame_files(annotations))
+    if count != annotated:
+        log.warning("%s has %d masks for %d frames: they are left out", annotations, annotated, count)
+    return annotations if count == annotated else None

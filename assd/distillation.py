@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from assd.data import Prompts
 from assd.draw import check_timesteps, draw_step
 from assd.errors import DivergedError, require
 from assd.losses import LossComponent
@@ -24,11 +23,27 @@ GRADIENT_SCALES: dict[str, Callable[[int, int], float]] = {
 
 @dataclass
 class State:
-    """Everything an interrupted edit needs to go on: steps done, latents, optimizer."""
+    """Everything an interrupted edit needs to go on: steps done, latent, optimizer."""
 
     step: int
     Z: Float[Tensor, "c n h w"]
     optimizer: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one video shall become.
+
+    target      the prompt y*
+    resume      where an interrupted edit stopped; None is the beginning
+    checkpoint  receives the state and the curves of the steps since the last one, one dictionary a step (`step`, `t`,
+                `gradient_norm`, `seconds`, and what the components report under their names). A state's tensors are the
+                live ones: a checkpoint that keeps them in memory copies them
+    """
+
+    target: str
+    resume: State | None = None
+    checkpoint: Callable[[State, list[dict]], None] = lambda state, curves: None
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class ScoreDistillation:
 
     model             text-to-video model, which encodes and decodes
     losses            components by name; their gradients are summed
-    attention         context manager over the U-Net: weighted attention fusion, or nothing
+    attention         context manager over the U-Net and its branches: weighted attention fusion, or nothing
     optimizer         given the parameters, an optimizer: any of torch.optim
     timesteps         first and last t, drawn uniformly (DDS reference code: 50..948)
     gradient_scale    `none` (1), or `dds`: 2000 / (h w), the factor in the DDS reference code
@@ -56,7 +71,7 @@ class ScoreDistillation:
 
     model: LatentDiffusion
     losses: dict[str, LossComponent]
-    attention: Callable[[torch.nn.Module], contextlib.AbstractContextManager]
+    attention: Callable[[torch.nn.Module, int], contextlib.AbstractContextManager]
     optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer]
     seed: int
     num_steps: int
@@ -73,62 +88,83 @@ class ScoreDistillation:
             f"gradient_scale must be one of {', '.join(GRADIENT_SCALES)}; got {self.gradient_scale!r}",
         )
         check_timesteps(self.timesteps, len(self.model.alphas_cumprod))
+        for loss in self.losses.values():
+            if (other := getattr(loss, "model", self.model)) is not self.model:
+                self.model.check_shares_latents(other)
 
     @torch.no_grad()
     def __call__(
         self,
         frames: Float[Tensor, "n 3 H W"],
-        prompts: Prompts,
-        pair_id: str,
-        resume: State | None = None,
-        checkpoint: Callable[[State, list[dict]], None] = lambda state, steps: None,
+        source: str,
+        requests: Sequence[Request],
+        clip: str,
         advance: Callable[[int], None] = lambda step: None,
-    ) -> Edit:
-        """Edits a video from `prompts.source` to `prompts.target`, from its beginning or from `resume`.
+    ) -> list[Edit]:
+        """Edits a video, which the prompt `source` describes, to each request's target.
 
-        `checkpoint` receives the state and the curves of the steps since the last one, one dictionary a step (`step`,
-        `t`, `gradient_norm`, `seconds`, and what the components report under their names); `advance` the number of
-        steps done. A state's tensors are the live ones: a checkpoint that keeps them in memory copies them.
+        Several requests share the reference branch's pass; their results are those of separate calls to rounding.
+        `clip` names the video and seeds the noise; `advance` receives the number of steps done.
 
-        Raises DivergedError when the gradient is NaN or Inf; checkpoints before it stay.
+        Raises InputError when the requests resume at different steps, and DivergedError when a gradient is NaN or Inf;
+        checkpoints before it stay.
         """
-        for prompt in prompts:
+        begin, *others = {request.resume.step if request.resume else 0 for request in requests}
+        require(
+            not others, f"requests that are edited together must resume at one step; got {sorted([begin, *others])}"
+        )
+        for prompt in (source, *(request.target for request in requests)):
             self.model.check_prompt(prompt)
         Z_ref = self.model.encode(frames)
-        Z = Z_ref.clone() if resume is None else resume.Z.to(Z_ref.device)
-        optimizer = self.optimizer([Z])
-        if resume is not None:
-            optimizer.load_state_dict(resume.optimizer)
+        Z = torch.stack([request.resume.Z.to(Z_ref.device) if request.resume else Z_ref for request in requests])
+        optimizers = [self.optimizer([Z_i]) for Z_i in Z]  # views: a step on Z_i is a step on Z
+        for optimizer, request in zip(optimizers, requests):
+            if request.resume:
+                optimizer.load_state_dict(request.resume.optimizer)
         scale = GRADIENT_SCALES[self.gradient_scale](*Z.shape[-2:])
+        targets = [request.target for request in requests]
 
-        curves: list[dict] = []
-        with self.attention(self.model.unet):
-            for step in range(resume.step if resume else 0, self.num_steps):
+        curves: list[list[dict]] = [[] for _ in requests]
+        with self.attention(self.model.unet, len(requests) + 1):
+            for step in range(begin, self.num_steps):
                 started = time.perf_counter()
-                draw = draw_step(self.seed, pair_id, step, Z, self.timesteps)
-                parts = [loss(Z, Z_ref, prompts, draw) for loss in self.losses.values()]
+                draw = draw_step(self.seed, clip, step, Z_ref, self.timesteps)
+                parts = [loss(Z, Z_ref, source, targets, draw) for loss in self.losses.values()]
                 gradient = scale * sum(part.gradient for part in parts)  # the total gradient, Eq. 10
-                Z.grad = gradient
-                optimizer.step()
+                for optimizer, g in zip(optimizers, gradient):
+                    descend(optimizer, g)
 
-                curve = {"step": step, "t": draw.t, "gradient_norm": gradient.norm()}
-                for name, part in zip(self.losses, parts):
-                    curve |= {f"{name}.{key}": value for key, value in part.curves.items()}
-                curves.append(curve | {"seconds": time.perf_counter() - started})
+                seconds = time.perf_counter() - started
+                for i, of_edit in enumerate(curves):
+                    curve = {"step": step, "t": draw.t, "gradient_norm": gradient[i].norm()}
+                    for name, part in zip(self.losses, parts):
+                        curve |= {f"{name}.{key}": value[i] for key, value in part.curves.items()}
+                    of_edit.append(curve | {"seconds": seconds})
                 if (step + 1) % self.checkpoint_every == 0 or step + 1 == self.num_steps:
-                    checkpoint(State(step + 1, Z, optimizer.state_dict()), finite(curves, pair_id))
-                    curves = []
+                    for request, Z_i, optimizer, of_edit in zip(requests, Z, optimizers, curves):
+                        state = State(step + 1, Z_i, optimizer.state_dict())
+                        request.checkpoint(state, finite(of_edit, clip, request.target))
+                        of_edit.clear()
                 advance(step + 1)
-        return Edit(Z_ref, Z, self.model.decode(Z), self.model.decode(Z_ref))
+        reconstruction = self.model.decode(Z_ref)
+        return [Edit(Z_ref, Z_i, self.model.decode(Z_i), reconstruction) for Z_i in Z]
 
 
-def finite(curves: list[dict], pair_id: str) -> list[dict]:
+def descend(optimizer: torch.optim.Optimizer, gradient: Float[Tensor, "c n h w"]) -> None:
+    """One step of an optimizer over a single latent."""
+    (group,) = optimizer.param_groups
+    (Z_i,) = group["params"]
+    Z_i.grad = gradient
+    optimizer.step()
+
+
+def finite(curves: list[dict], clip: str, target: str) -> list[dict]:
     """The curves as plain numbers, read from the device once; raises DivergedError at the first that is no number."""
     plain = [{key: float(v) if isinstance(v, Tensor) else v for key, v in curve.items()} for curve in curves]
     for curve in plain:
         if not curve["gradient_norm"] < float("inf"):
             raise DivergedError(
-                f"pair {pair_id!r}: the gradient is {curve['gradient_norm']} at step {curve['step']}, "
+                f"clip {clip!r}, {target!r}: the gradient is {curve['gradient_norm']} at step {curve['step']}, "
                 f"t = {curve['t']}. The checkpoint before it is kept. "
                 f"Try a smaller optimizer.lr, or dtype float32 in the model"
             )

@@ -1,4 +1,4 @@
-"""Noise belongs to (seed, pair, step): every rule, ablation and resumed run sees the same."""
+"""Noise belongs to (seed, clip, step): every rule, ablation, target prompt and resumed run sees the same."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from assd.errors import require
 
 @dataclass(frozen=True)
 class Draw:
-    """What is random in one optimisation step: a timestep and a standard normal noise, shared by both branches."""
+    """What is random in one optimisation step: a timestep and a standard normal noise, shared by all branches."""
 
     t: int
     eps: Float[Tensor, "c n h w"]
@@ -25,13 +25,13 @@ def generator(*key: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def draw_step(seed: int, pair_id: str, step: int, like: Float[Tensor, "c n h w"], timesteps: Sequence[int]) -> Draw:
+def draw_step(seed: int, clip: str, step: int, like: Float[Tensor, "c n h w"], timesteps: Sequence[int]) -> Draw:
     """The draw of one step: t uniform over the integers first..last, eps ~ N(0, I) shaped and placed like `like`.
 
     Drawn on the CPU, so that it is the same on every device.
     """
     first, last = timesteps
-    rng = generator(seed, pair_id, step)
+    rng = generator(seed, clip, step)
     t = int(torch.randint(first, last + 1, (), generator=rng))
     return Draw(t, torch.randn(like.shape, generator=rng).to(like.device))
 

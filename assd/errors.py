@@ -13,6 +13,10 @@ class InputError(ValueError):
     """What the user gave cannot be used. The message says which argument, what was expected, what came, what to do."""
 
 
+class NotHereError(InputError):
+    """A clip that has to be got elsewhere is not on this machine. The message says where it is to be had."""
+
+
 class DivergedError(ArithmeticError):
     """The gradient became NaN or Inf. The message says at which pair, step and t; the last checkpoint is kept."""
 

@@ -1,5 +1,6 @@
 """Loss components: each binds a model to a score rule and gives a gradient on Z; the optimizer sees their sum."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -8,7 +9,6 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from assd.data import Prompts
 from assd.draw import Draw
 from assd.errors import require
 from assd.guidance import guided_noise
@@ -18,10 +18,10 @@ from assd.scores import ScoreRule
 
 @dataclass(frozen=True)
 class Contribution:
-    """A component's gradient on Z, and scalars worth a curve (tensors, so that no device has to wait)."""
+    """A component's gradient on Z, and for each edit numbers worth a curve (tensors, so that no device has to wait)."""
 
-    gradient: Float[Tensor, "c n h w"]
-    curves: dict[str, Tensor] = field(default_factory=dict)
+    gradient: Float[Tensor, "b c n h w"]
+    curves: dict[str, Float[Tensor, " b"]] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -29,15 +29,23 @@ class LossComponent(Protocol):
     """What a run sums up."""
 
     def __call__(
-        self, Z: Float[Tensor, "c n h w"], Z_ref: Float[Tensor, "c n h w"], prompts: Prompts, draw: Draw
+        self,
+        Z: Float[Tensor, "b c n h w"],
+        Z_ref: Float[Tensor, "c n h w"],
+        source: str,
+        targets: Sequence[str],
+        draw: Draw,
     ) -> Contribution:
-        """The gradient on Z of this component, for one draw of t and eps."""
+        """The gradient on Z of this component for one draw of t and eps: `b` edits of one video, each to its target.
+
+        They share the reference branch, whose Z_ref and source prompt y are the same for all.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class VideoScore:
-    """A score rule (`SDS`, `VideoDDS`, `ASSD`) on the text-to-video model; both branches in one forward pass."""
+    """A score rule (`SDS`, `VideoDDS`, `ASSD`) on the text-to-video model; all branches in one forward pass."""
 
     model: LatentDiffusion
     rule: ScoreRule
@@ -48,12 +56,17 @@ class VideoScore:
         check_scales(self.guidance_scale, self.weight)
 
     def __call__(
-        self, Z: Float[Tensor, "c n h w"], Z_ref: Float[Tensor, "c n h w"], prompts: Prompts, draw: Draw
+        self,
+        Z: Float[Tensor, "b c n h w"],
+        Z_ref: Float[Tensor, "c n h w"],
+        source: str,
+        targets: Sequence[str],
+        draw: Draw,
     ) -> Contribution:
-        Z_t = self.model.add_noise(torch.stack([Z, Z_ref]), draw.t, draw.eps)
-        e, r = guided_noise(self.model, Z_t, draw.t, (prompts.target, prompts.source), self.guidance_scale)
-        score = self.rule(e, r, draw.eps)
-        curves = {} if score.mask is None else {"mask_coverage": score.mask.float().mean()}
+        Z_t = self.model.add_noise(torch.cat([Z, Z_ref[None]]), draw.t, draw.eps)
+        noise = guided_noise(self.model, Z_t, draw.t, (*targets, source), self.guidance_scale)
+        score = self.rule(noise[:-1], noise[-1], draw.eps)
+        curves = {} if score.mask is None else {"mask_coverage": score.mask.float().flatten(1).mean(1)}
         return Contribution(self.weight * score.gradient, curves)
 
 
@@ -75,19 +88,22 @@ class JointGuidance:
         check_scales(self.guidance_scale, self.weight)
 
     def __call__(
-        self, Z: Float[Tensor, "c n h w"], Z_ref: Float[Tensor, "c n h w"], prompts: Prompts, draw: Draw
+        self,
+        Z: Float[Tensor, "b c n h w"],
+        Z_ref: Float[Tensor, "c n h w"],
+        source: str,
+        targets: Sequence[str],
+        draw: Draw,
     ) -> Contribution:
         key = slice(None, None, self.stride)
-        frames = rearrange([Z[:, key], Z_ref[:, key]], "branch c n h w -> (branch n) c h w")
-        eps = rearrange([draw.eps[:, key]] * 2, "branch c n h w -> (branch n) c h w")
-        z_t = self.model.add_noise(frames, draw.t, eps)
-        n = len(frames) // 2
-        noise = guided_noise(
-            self.model, z_t, draw.t, (prompts.target,) * n + (prompts.source,) * n, self.guidance_scale
-        )
-        e, r = rearrange(noise, "(branch n) c h w -> branch c n h w", branch=2)
+        branches = torch.cat([Z, Z_ref[None]])[:, :, key]
+        n = branches.shape[2]
+        z_t = rearrange(self.model.add_noise(branches, draw.t, draw.eps[:, key]), "b c n h w -> (b n) c h w")
+        prompts = [prompt for prompt in (*targets, source) for _ in range(n)]
+        noise = guided_noise(self.model, z_t, draw.t, prompts, self.guidance_scale)
+        noise = rearrange(noise, "(b n) c h w -> b c n h w", n=n)
         gradient = torch.zeros_like(Z)
-        gradient[:, key] = self.weight * (e - r)
+        gradient[:, :, key] = self.weight * (noise[:-1] - noise[-1])
         return Contribution(gradient)
 
 

@@ -22,8 +22,8 @@ from rich.text import Text
 
 from assd.config import CONFIG_PATH, checked, register
 from assd.data import TextVideoPair
-from assd.distillation import State
-from assd.errors import DivergedError, InputError, one_sentence
+from assd.distillation import Request, State
+from assd.errors import DivergedError, InputError, NotHereError, one_sentence, require
 from assd.models import resolve_device
 from assd.rundir import EditDirectory, RunDirectory
 from assd.tracking import Copy
@@ -51,7 +51,8 @@ def app(cfg: DictConfig) -> None:
 
     console.print(f"[bold]{directory.path.name}[/]: {len(pairs)} pairs on {device}")
     with tracking.follow(directory.path, OmegaConf.to_container(cfg, resolve=True), method.num_steps) as copy:
-        failed = Editor(method, metrics, directory, copy, cfg.seed, cfg.save_frames).edit_all(pairs)
+        editor = Editor(method, metrics, directory, copy, cfg.seed, cfg.save_frames, cfg.targets_together)
+        failed = editor.edit_all(pairs)
         scores = read_run(directory, pairs)
         write_scores(directory.path, scores)
         copy.summary(pairs, directory.path / "edits", scores, failed)
@@ -75,50 +76,80 @@ class Editor:
     copy: Copy
     seed: int
     save_frames: bool
+    targets_together: int
+
+    def __post_init__(self):
+        require(self.targets_together >= 1, f"targets_together must be >= 1; got {self.targets_together}")
 
     def edit_all(self, pairs: list[TextVideoPair]) -> list[str]:
         """Edits what isn't finished, scores what isn't scored; a pair that fails is noted and the next one begins.
 
-        Returns the ids that failed.
+        Returns the ids that failed; a pair whose clip isn't on this machine is none of them.
         """
-        failed = []
+        failed: list[str] = []
+        numbers = {pair.id: number for number, pair in enumerate(pairs)}
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(
             *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console
         ) as bars:
-            for number, pair in enumerate(pairs):
-                folder = self.directory.edit(pair)
-                try:
-                    if not folder.finished:
-                        self.edit(pair, number, folder, bars)
-                except (InputError, DivergedError) as error:
-                    folder.fail(error, self.seed)
-                    bars.console.print(Text(f"{pair.id}: {error}", style="red"))
-                    failed.append(pair.id)
-                if folder.finished and not scored_by(folder.path, self.metrics):
-                    self.copy.scores(number, score_edit(folder, self.metrics))
+            for folders in self.groups(pairs):
+                if not folders[0].finished:
+                    failed += self.attempt(folders, numbers, bars)
+                for folder in folders:
+                    if folder.finished and not scored_by(folder.path, self.metrics):
+                        self.copy.scores(numbers[folder.pair.id], score_edit(folder, self.metrics))
         return failed
 
-    def edit(self, pair: TextVideoPair, number: int, folder: EditDirectory, bars: Progress) -> None:
-        """One pair from its frames, or its last checkpoint, to its files."""
+    def groups(self, pairs: list[TextVideoPair]) -> list[list[EditDirectory]]:
+        """The pairs in order, those together that one call can edit: same clip and source prompt, and as far done."""
+        groups: dict[tuple, list[EditDirectory]] = {}
+        for pair in pairs:
+            folder = self.directory.edit(pair)
+            key = (pair.clip, pair.prompts.source, "finished" if folder.finished else folder.step)
+            groups.setdefault(key, []).append(folder)
+        size = self.targets_together
+        return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
 
-        def checkpoint(state: State, curves: list[dict]) -> None:
-            folder.checkpoint(state, curves)
-            self.copy.steps(number, curves)
+    def attempt(self, folders: list[EditDirectory], numbers: dict[str, int], bars: Progress) -> list[str]:
+        """Edits a group, each alone where one of them spoils it; notes why a pair failed and returns those ids."""
+        try:
+            self.edit(folders, numbers, bars)
+        except (InputError, DivergedError) as error:
+            if len(folders) > 1:
+                return [failed for folder in folders for failed in self.attempt([folder], numbers, bars)]
+            (folder,) = folders
+            folder.fail(error, self.seed)
+            bars.console.print(Text(f"{folder.pair.id}: {error}", style="red"))
+            return [] if isinstance(error, NotHereError) else [folder.pair.id]
+        return []
+
+    def edit(self, folders: list[EditDirectory], numbers: dict[str, int], bars: Progress) -> None:
+        """Pairs of one clip from its frames, or their last checkpoints, to their files."""
+
+        def request(folder: EditDirectory) -> Request:
+            def checkpoint(state: State, curves: list[dict]) -> None:
+                folder.checkpoint(state, curves)
+                self.copy.steps(numbers[folder.pair.id], curves)
+
+            return Request(folder.pair.prompts.target, folder.resume(), checkpoint)
 
         started = time.perf_counter()
-        footage = pair.read()
-        state = folder.resume()
-        bar = bars.add_task(pair.id, total=self.method.num_steps, completed=state.step if state else 0)
-        edit = self.method(
+        first = folders[0].pair
+        footage = first.read()
+        requests = [request(folder) for folder in folders]
+        done = requests[0].resume.step if requests[0].resume else 0
+        name = ", ".join(folder.pair.id for folder in folders)
+        bar = bars.add_task(name, total=self.method.num_steps, completed=done)
+        edits = self.method(
             footage.frames,
-            pair.prompts,
-            pair.id,
-            resume=state,
-            checkpoint=checkpoint,
+            first.prompts.source,
+            requests,
+            first.clip,
             advance=lambda step: bars.update(bar, completed=step),
         )
-        folder.finish(edit, footage, self.seed, time.perf_counter() - started, self.save_frames)
+        seconds = (time.perf_counter() - started) / len(folders)
+        for folder, edit in zip(folders, edits):
+            folder.finish(edit, footage, self.seed, seconds, self.save_frames)
 
 
 def read_run(directory: RunDirectory, pairs: list[TextVideoPair]) -> pd.DataFrame:

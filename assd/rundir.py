@@ -38,7 +38,17 @@ PACKAGES = ("torch", "diffusers", "transformers", "hydra-core", "omegaconf", "av
             "torchmetrics", "opencv-python-headless", "scipy")  # fmt: skip
 CONFIG_YAML = "config.yaml"
 # may differ between two starts of one run, with all below them
-NOT_THE_RESULT = ("output", "save_frames", "device", "dataset.limit", "metric", "clip", "tracking")
+NOT_THE_RESULT = (
+    "output",
+    "save_frames",
+    "targets_together",
+    "device",
+    "dataset.limit",
+    "dataset.root",
+    "metric",
+    "clip",
+    "tracking",
+)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -119,6 +129,11 @@ class EditDirectory:
         """Whether this pair is done."""
         return self.record.get("status") == "finished"
 
+    @property
+    def step(self) -> int:
+        """Steps done at the last checkpoint."""
+        return torch.load(self._checkpoint, weights_only=True)["step"] if self._checkpoint.exists() else 0
+
     def resume(self) -> State | None:
         """The last checkpoint, if there is one; curves of later steps are dropped, they will be written again."""
         if not self._checkpoint.exists():
@@ -134,7 +149,7 @@ class EditDirectory:
         with self._steps.open("a") as file:
             file.writelines(json.dumps(step) + "\n" for step in steps)
         partial = self._checkpoint.with_suffix(".partial")
-        torch.save({"step": state.step, "Z": state.Z, "optimizer": state.optimizer}, partial)
+        torch.save({"step": state.step, "Z": state.Z.clone(), "optimizer": state.optimizer}, partial)
         partial.replace(self._checkpoint)
 
     def finish(self, edit: Edit, footage: Footage, seed: int, seconds: float, save_frames: bool) -> None:

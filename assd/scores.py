@@ -3,6 +3,8 @@
     e    editing branch,   eps_theta^w(Z_t, t, y*)       r    reference branch, eps_theta^w(Z_ref_t, t, y)
     eps  the noise that both branches were given
 
+Several edits of one video may stand on a leading axis b of e; they share r and eps.
+
 The video's latent is itself what is optimised (phi = Z, so dZ/dphi = 1) and no gradient flows through the network:
 the difference of predictions *is* the gradient.
 """
@@ -21,8 +23,8 @@ from assd.errors import require
 class Score(NamedTuple):
     """A gradient on Z, and where a rule has one the mask of the elements whose reference it smoothed."""
 
-    gradient: Float[Tensor, "c n h w"]
-    mask: Bool[Tensor, "c n h w"] | None = None
+    gradient: Float[Tensor, "*b c n h w"]
+    mask: Bool[Tensor, "*b c n h w"] | None = None
 
 
 @runtime_checkable
@@ -30,7 +32,7 @@ class ScoreRule(Protocol):
     """A pure function of predicted noises."""
 
     def __call__(
-        self, e: Float[Tensor, "c n h w"], r: Float[Tensor, "c n h w"], eps: Float[Tensor, "c n h w"]
+        self, e: Float[Tensor, "*b c n h w"], r: Float[Tensor, "c n h w"], eps: Float[Tensor, "c n h w"]
     ) -> Score:
         """The gradient on Z."""
         ...
@@ -41,7 +43,7 @@ class SDS:
     """Score distillation sampling (DreamFusion): g = e - eps. No reference branch."""
 
     def __call__(
-        self, e: Float[Tensor, "c n h w"], r: Float[Tensor, "c n h w"], eps: Float[Tensor, "c n h w"]
+        self, e: Float[Tensor, "*b c n h w"], r: Float[Tensor, "c n h w"], eps: Float[Tensor, "c n h w"]
     ) -> Score:
         return Score(e - eps)
 
@@ -51,7 +53,7 @@ class VideoDDS:
     """The delta denoising score on video, loss Eq. 4 with gradient Eq. 5: g = e - r."""
 
     def __call__(
-        self, e: Float[Tensor, "c n h w"], r: Float[Tensor, "c n h w"], eps: Float[Tensor, "c n h w"]
+        self, e: Float[Tensor, "*b c n h w"], r: Float[Tensor, "c n h w"], eps: Float[Tensor, "c n h w"]
     ) -> Score:
         return Score(e - r)
 
@@ -75,7 +77,7 @@ class ASSD:
         )
 
     def __call__(
-        self, e: Float[Tensor, "c n h w"], r: Float[Tensor, "c n h w"], eps: Float[Tensor, "c n h w"]
+        self, e: Float[Tensor, "*b c n h w"], r: Float[Tensor, "c n h w"], eps: Float[Tensor, "c n h w"]
     ) -> Score:
         m = adaptive_mask(e, r, self.tau)
         return Score(e - torch.where(m, smooth(r, self.gamma), r), m)
@@ -91,7 +93,9 @@ def smooth(r: Float[Tensor, "c n h w"], gamma: float) -> Float[Tensor, "c n h w"
     return gamma * r + (1 - gamma) / 2 * (before + after)
 
 
-def adaptive_mask(e: Float[Tensor, "c n h w"], r: Float[Tensor, "c n h w"], tau: float) -> Bool[Tensor, "c n h w"]:
+def adaptive_mask(
+    e: Float[Tensor, "*b c n h w"], r: Float[Tensor, "c n h w"], tau: float
+) -> Bool[Tensor, "*b c n h w"]:
     """The adaptive mask, Eq. 7: m = 1 where |e - r| < max over frames of |e - r| - tau, else 0.
 
     The maximum runs over time alone, so each channel, row and column has its own, and m is decided per element and
@@ -99,4 +103,4 @@ def adaptive_mask(e: Float[Tensor, "c n h w"], r: Float[Tensor, "c n h w"], tau:
     and the equation is what is implemented.
     """
     d = (e - r).abs()
-    return d < d.amax(dim=1, keepdim=True) - tau
+    return d < d.amax(dim=-3, keepdim=True) - tau

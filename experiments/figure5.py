@@ -57,7 +57,7 @@ def main() -> None:
     for pair in instantiate(cfg.dataset, limit=options.pairs, _convert_="all"):
         footage = pair.read()
         Z = video_model.encode(footage.frames)
-        eps = draw_step(cfg.seed, pair.id, 0, Z, cfg.method.timesteps).eps
+        eps = draw_step(cfg.seed, pair.clip, 0, Z, cfg.method.timesteps).eps
         rows = {"source": to_bytes(footage.frames)}
         for (name, model), t in itertools.product(models.items(), TIMESTEPS):
             frames = video_model.decode(predict_clean(model, Z, eps, t, pair.prompts.source))

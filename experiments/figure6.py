@@ -14,7 +14,7 @@ from torch import Tensor
 from assd import pictures
 from assd.config import composed
 from assd.data import Footage, TextVideoPair
-from assd.distillation import ScoreDistillation, State
+from assd.distillation import Request, ScoreDistillation, State
 from assd.errors import one_sentence
 from assd.video import to_bytes
 from evaluation.case import Case, Metric
@@ -55,7 +55,7 @@ def stages(
     def remember(state: State, curves: list[dict]) -> None:
         states[state.step] = state.Z.clone()
 
-    method(footage.frames, pair.prompts, pair.id, checkpoint=remember)
+    method(footage.frames, pair.prompts.source, [Request(pair.prompts.target, checkpoint=remember)], pair.clip)
     for step, Z in states.items():
         yield step, method.model.decode(Z)
 

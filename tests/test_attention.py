@@ -50,7 +50,7 @@ def forward(tiny_video_model):
         z, embeddings = batch(tiny_video_model, **kwargs)
         if fusion is None:
             return tiny_video_model.predict_noise(z, 500, embeddings)
-        with fusion(tiny_video_model.unet):
+        with fusion(tiny_video_model.unet, 2):
             return tiny_video_model.predict_noise(z, 500, embeddings)
 
     return run
@@ -76,7 +76,7 @@ def test_two_tokens_by_hand(processor):
     states[0, 1, 1], states[1, 1, 0], states[1, 1, 1] = 10.0, 20.0, 30.0
     attention = identity_attention()
     before = processor()(attention, states.flatten(0, 2)).reshape(states.shape)
-    attention.set_processor(FusedAttention(0.8, processor()))
+    attention.set_processor(FusedAttention(0.8, 2, processor()))
     after = attention(states.flatten(0, 2)).reshape(states.shape)
 
     torch.testing.assert_close(after[0, 0, 0], torch.tensor([[0.1 * a, 1.6, 3.2, 0], [0.79 * a, 2.88, 0.64, 0]]))
@@ -85,11 +85,26 @@ def test_two_tokens_by_hand(processor):
     assert torch.equal(after[:, 1], before[:, 1])
 
 
+@pytest.mark.parametrize("processor", [AttnProcessor, AttnProcessor2_0])
+def test_two_edits_share_one_reference(processor):
+    """Of branches (edit, edit, reference) each edit becomes what it becomes as (edit, reference) alone."""
+    torch.manual_seed(0)
+    attention = Attention(query_dim=4, heads=2, dim_head=4).requires_grad_(False)
+    states = torch.randn(2, 3, 5, 7, 4)  # half, branch, frame, token, d
+    attention.set_processor(FusedAttention(0.8, 3, processor()))
+    together = attention(states.flatten(0, 2)).reshape(states.shape)
+    attention.set_processor(FusedAttention(0.8, 2, processor()))
+    for i in range(2):
+        pair = states[:, [i, 2]]
+        alone = attention(pair.flatten(0, 2)).reshape(pair.shape)
+        torch.testing.assert_close(together[:, [i, 2]], alone)
+
+
 def test_output_projection_with_a_bias():
     """Mixing projected outputs equals projecting the mix: the bias counts once, not twice or 0.2 times."""
     attention = identity_attention()
     attention.to_out[0].bias.fill_(7.0)
-    attention.set_processor(FusedAttention(0.8, AttnProcessor2_0()))
+    attention.set_processor(FusedAttention(0.8, 2, AttnProcessor2_0()))
     states = torch.zeros(4, 2, 4)
     torch.testing.assert_close(attention(states), torch.full((4, 2, 4), 7.0))
 
@@ -142,7 +157,7 @@ def test_the_last_k_layers_of_the_decoder_are_fused(tiny_video_model, k):
     """Counted from the output; no temporal, cross- or encoder attention, and none of the others is touched."""
     unet = tiny_video_model.unet
     before = unet.attn_processors
-    with WeightedAttentionFusion(0.8, k)(unet):
+    with WeightedAttentionFusion(0.8, k)(unet, 2):
         inside = unet.attn_processors
     assert [n for n in inside if isinstance(inside[n], FusedAttention)] == [f"{n}.processor" for n in DECODER[-k:]]
     assert all(inside[n] is before[n] for n in before if not isinstance(inside[n], FusedAttention))
@@ -153,7 +168,7 @@ def test_processors_return_on_exit(tiny_video_model):
     unet, fusion = tiny_video_model.unet, WeightedAttentionFusion(0.8, 2)
     before = unet.attn_processors
     for _ in range(2):
-        with fusion(unet):
+        with fusion(unet, 2):
             assert unet.attn_processors != before
         assert same(unet.attn_processors, before)
 
@@ -162,7 +177,7 @@ def test_processors_return_after_an_error(tiny_video_model):
     """A run that fails inside the context leaves no hook behind for the next pair, and its error is not swallowed."""
     unet = tiny_video_model.unet
     before = unet.attn_processors
-    with pytest.raises(KeyboardInterrupt), WeightedAttentionFusion(0.8, 2)(unet):
+    with pytest.raises(KeyboardInterrupt), WeightedAttentionFusion(0.8, 2)(unet, 2):
         raise KeyboardInterrupt
     assert same(unet.attn_processors, before)
 
@@ -176,7 +191,7 @@ def test_more_layers_than_the_decoder_has(tiny_video_model):
     """k is checked against the network; the message has the number there are, and nothing was replaced."""
     unet = tiny_video_model.unet
     before = unet.attn_processors
-    with pytest.raises(InputError, match="layers must be at most 4"), WeightedAttentionFusion(0.8, 5)(unet):
+    with pytest.raises(InputError, match="layers must be at most 4"), WeightedAttentionFusion(0.8, 5)(unet, 2):
         pass
     assert same(unet.attn_processors, before)
 

@@ -8,8 +8,7 @@ import math
 import pytest
 import torch
 
-from assd.data import Prompts
-from assd.distillation import ScoreDistillation
+from assd.distillation import Request, ScoreDistillation
 from assd.draw import draw_step
 from assd.errors import DivergedError, InputError
 from assd.losses import Contribution
@@ -17,7 +16,7 @@ from assd.losses import Contribution
 SHAPE = (4, 3, 2, 5)  # c n h w, h and w unequal
 Z_REF = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
 FRAMES = torch.zeros(3, 3, 8, 20)
-PROMPTS = Prompts("a car", "a bus")
+SOURCE, TARGET = "a car", "a bus"
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
 ADAM = functools.partial(torch.optim.Adam, lr=0.1)
 OPTIONS = dict(seed=0, num_steps=1, timesteps=(50, 949), gradient_scale="none", checkpoint_every=2)
@@ -34,7 +33,7 @@ def distillation(fake_model):
         check_prompt=lambda prompt: None,
     )
 
-    def make(optimizer=SGD, attention=lambda unet: contextlib.nullcontext(), **changes):
+    def make(optimizer=SGD, attention=lambda unet, branches: contextlib.nullcontext(), **changes):
         losses = {name: changes.pop(name) for name in tuple(changes) if name not in OPTIONS}
         return ScoreDistillation(model, losses, attention, optimizer, **(OPTIONS | changes))
 
@@ -43,15 +42,15 @@ def distillation(fake_model):
 
 def constant(value):
     """A loss whose gradient is `value` everywhere."""
-    return lambda Z, Z_ref, prompts, draw: Contribution(torch.full(SHAPE, value))
+    return lambda Z, Z_ref, source, targets, draw: Contribution(torch.full(Z.shape, value))
 
 
-def noisy(Z, Z_ref, prompts, draw):
+def noisy(Z, Z_ref, source, targets, draw):
     """A loss that depends on the latent, t and eps: nothing of a step can be wrong and stay unseen."""
     return Contribution(0.3 * (Z - Z_ref) + draw.eps * draw.t / 1000)
 
 
-def run(method, **kwargs):
+def run(method, resume=None, **kwargs):
     """Edits, and returns the edit with all checkpoints delivered: deep copies of the states, and the curves."""
     states, curves = [], []
 
@@ -59,7 +58,8 @@ def run(method, **kwargs):
         states.append(copy.deepcopy(state))
         curves.append(steps)
 
-    return method(FRAMES, PROMPTS, "01-car", checkpoint=checkpoint, **kwargs), states, curves
+    (edit,) = method(FRAMES, SOURCE, [Request(TARGET, resume, checkpoint)], "01-car", **kwargs)
+    return edit, states, curves
 
 
 @pytest.mark.parametrize("gradient_scale, scale", [("none", 1), ("dds", 2000 / (2 * 5))])
@@ -67,7 +67,7 @@ def test_one_sgd_step(distillation, gradient_scale, scale):
     """Z - lr * scale * g with lr 0.1, downhill; the dds scale is 2000 / (h w) of the latent, not of pixels."""
     edit, _, _ = run(distillation(loss=noisy, gradient_scale=gradient_scale))
     draw = draw_step(0, "01-car", 0, Z_REF, (50, 949))
-    expected = Z_REF - 0.1 * scale * noisy(Z_REF, Z_REF, PROMPTS, draw).gradient
+    expected = Z_REF - 0.1 * scale * noisy(Z_REF[None], Z_REF, SOURCE, [TARGET], draw).gradient[0]
     torch.testing.assert_close(edit.Z, expected)
     assert torch.equal(edit.Z_ref, Z_REF)
 
@@ -83,24 +83,24 @@ def test_components_of_a_step_see_the_same(distillation):
     """Every component is given the same latent and the same draw: none sees the step of another."""
     seen = []
 
-    def watch(Z, Z_ref, prompts, draw):
-        seen.append((Z.clone(), Z_ref.clone(), prompts, draw))
+    def watch(Z, Z_ref, source, targets, draw):
+        seen.append((Z.clone(), Z_ref.clone(), source, list(targets), draw))
         return Contribution(torch.ones_like(Z))
 
     run(distillation(first=watch, second=watch, num_steps=2))
-    for (Z, Z_ref, prompts, draw), other in ((seen[0], seen[1]), (seen[2], seen[3])):
+    for (Z, Z_ref, *prompts, draw), other in ((seen[0], seen[1]), (seen[2], seen[3])):
         assert torch.equal(Z, other[0])
         assert torch.equal(Z_ref, Z_REF)
-        assert prompts == PROMPTS
-        assert draw is other[3]
-    assert not torch.equal(seen[0][3].eps, seen[2][3].eps)
+        assert prompts == [SOURCE, [TARGET]]
+        assert draw is other[4]
+    assert not torch.equal(seen[0][4].eps, seen[2][4].eps)
 
 
 def test_no_graph_is_built(distillation):
     """No tensor asks for a gradient, even where a loss uses trainable weights: a step keeps no activations."""
     weight, grads = torch.nn.Parameter(torch.tensor(2.0)), []
 
-    def trainable(Z, Z_ref, prompts, draw):
+    def trainable(Z, Z_ref, source, targets, draw):
         grads.append(weight * Z)
         return Contribution(grads[-1])
 
@@ -120,6 +120,35 @@ def test_resuming_gives_the_unbroken_run(distillation, optimizer, stop):
     assert torch.equal(resumed.Z, unbroken.Z)
     assert [state.step for state in later_states] == [2, 4, 6, 7][stop + 1 :]
     assert untimed(later_curves) == untimed(curves[stop + 1 :])
+
+
+@pytest.mark.parametrize("optimizer", [SGD, ADAM])
+def test_edits_together_are_edits_alone(distillation, optimizer):
+    """Two targets in one call, also resumed half way, end where each ends alone: latent, curves and optimizer apart."""
+
+    def towards(Z, Z_ref, source, targets, draw):
+        pull = torch.tensor([float(len(target)) for target in targets])[:, None, None, None, None]
+        return Contribution(0.3 * (Z - Z_ref) + pull + draw.eps, {"pull": pull.flatten()})
+
+    method, kept = distillation(loss=towards, optimizer=optimizer, num_steps=5), {}
+
+    def request(target, resume=None):
+        return Request(
+            target, resume, lambda state, curves: kept.setdefault(target, []).append((copy.deepcopy(state), curves))
+        )
+
+    targets = ["a bus", "a bicycle"]
+    alone = [method(FRAMES, SOURCE, [request(target)], "01-car")[0] for target in targets]
+    kept.clear()
+    together = method(FRAMES, SOURCE, [request(target) for target in targets], "01-car")
+    assert not torch.equal(alone[0].Z, alone[1].Z)
+    for target, one, other in zip(targets, alone, together):
+        assert torch.equal(one.Z, other.Z)
+        assert {curve["loss.pull"] for _, curves in kept[target] for curve in curves} == {float(len(target))}
+    resumed = method(FRAMES, SOURCE, [request(target, kept[target][0][0]) for target in targets], "01-car")
+    assert all(torch.equal(one.Z, other.Z) for one, other in zip(alone, resumed))
+    with pytest.raises(InputError, match="resume at one step"):
+        method(FRAMES, SOURCE, [request("a bus"), request("a bicycle", kept["a bicycle"][0][0])], "01-car")
 
 
 def untimed(curves):
@@ -146,8 +175,8 @@ def test_resuming_a_finished_edit(distillation):
 def test_every_step_has_one_curve(distillation):
     """Each step is delivered once and in order, with its draw's t and the components' curves as plain numbers."""
 
-    def with_curve(Z, Z_ref, prompts, draw):
-        return Contribution(torch.ones_like(Z), {"mask_coverage": torch.tensor(0.25)})
+    def with_curve(Z, Z_ref, source, targets, draw):
+        return Contribution(torch.ones_like(Z), {"mask_coverage": torch.full((len(Z),), 0.25)})
 
     advanced = []
     _, _, curves = run(distillation(loss=with_curve, num_steps=5), advance=advanced.append)
@@ -163,15 +192,15 @@ def test_divergence_is_named_and_earlier_checkpoints_stay(distillation, bad):
     """One NaN or Inf at step 4 stops the run with pair, step and t; the checkpoints before were delivered, clean."""
     states, calls = [], []
 
-    def diverging(Z, Z_ref, prompts, draw):
+    def diverging(Z, Z_ref, source, targets, draw):
         calls.append(draw.t)
         gradient = torch.ones_like(Z)
-        gradient[0, 0, 0, 0] = bad if len(calls) == 5 else 1.0
+        gradient[0, 0, 0, 0, 0] = bad if len(calls) == 5 else 1.0
         return Contribution(gradient)
 
     with pytest.raises(DivergedError) as error:
         distillation(loss=diverging, num_steps=8)(
-            FRAMES, PROMPTS, "01-car", checkpoint=lambda state, steps: states.append(copy.deepcopy(state))
+            FRAMES, SOURCE, [Request(TARGET, None, lambda state, _: states.append(copy.deepcopy(state)))], "01-car"
         )
     assert "'01-car'" in str(error.value)
     assert f"at step 4, t = {calls[4]}" in str(error.value)
@@ -184,20 +213,20 @@ def test_attention_is_on_during_the_steps_alone(distillation):
     events = []
 
     @contextlib.contextmanager
-    def attention(unet):
-        events.append(type(unet).__name__)
+    def attention(unet, branches):
+        events.append((type(unet).__name__, branches))
         try:
             yield
         finally:
             events.append("exit")
 
-    def failing(Z, Z_ref, prompts, draw):
+    def failing(Z, Z_ref, source, targets, draw):
         events.append("step")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(distillation(loss=failing, attention=attention))
-    assert events == ["Identity", "step", "exit"]
+    assert events == [("Identity", 2), "step", "exit"]
 
 
 def test_prompts_are_checked_first(distillation, fake_model):

@@ -7,7 +7,7 @@ from assd.draw import check_timesteps, draw_step
 from assd.errors import InputError
 
 LIKE = torch.zeros(4, 3, 5, 5)
-KEY = dict(seed=0, pair_id="01-car", step=7)
+KEY = dict(seed=0, clip="01-car", step=7)
 
 
 def draw(**changes):
@@ -26,7 +26,7 @@ def test_same_key_same_draw():
     assert torch.equal(first.eps, second.eps)
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"pair_id": "02-car"}, {"step": 8}])
+@pytest.mark.parametrize("change", [{"seed": 1}, {"clip": "02-car"}, {"step": 8}])
 def test_every_part_of_the_key_counts(change):
     """Another seed, pair or step has another noise: none of them is left out of the key."""
     assert not torch.equal(draw().eps, draw(**change).eps)
@@ -34,7 +34,7 @@ def test_every_part_of_the_key_counts(change):
 
 def test_parts_of_the_key_do_not_run_together():
     """Pair `1` at step 23 and pair `12` at step 3 differ: the key is not their digits in a row."""
-    assert not torch.equal(draw(pair_id="1", step=23).eps, draw(pair_id="12", step=3).eps)
+    assert not torch.equal(draw(clip="1", step=23).eps, draw(clip="12", step=3).eps)
 
 
 def test_drawing_leaves_the_global_generator_alone():

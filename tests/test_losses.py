@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from assd.data import Prompts
 from assd.draw import Draw
 from assd.errors import InputError
 from assd.losses import JointGuidance, VideoScore
@@ -13,15 +12,14 @@ SHAPE = (6, 8, 16, 16)
 RNG = torch.Generator().manual_seed(0)
 Z, Z_REF, EPS = (torch.randn(SHAPE, generator=RNG) for _ in range(3))
 DRAW = Draw(500, EPS)
-PROMPTS = Prompts("a red circle moving right over snow", "a blue star moving right over snow")
-SAME = Prompts(PROMPTS.source, PROMPTS.source)
+SOURCE, TARGET = "a red circle moving right over snow", "a blue star moving right over snow"
 ABAR = torch.linspace(0.999, 0.005, 1000).double()
 
 
 @pytest.fixture
 def recorder(fake_model):
     """Keeps what it is asked; predicts 10 everywhere for the target prompt, 3 for the source, 1 for the empty one."""
-    value = {"": 1.0, PROMPTS.source: 3.0, PROMPTS.target: 10.0}
+    value = {"": 1.0, SOURCE: 3.0, TARGET: 10.0}
 
     def predict_noise(z_t, t, embeddings):
         model.calls.append((z_t, t))
@@ -36,6 +34,11 @@ def recorder(fake_model):
     return model
 
 
+def gradient_of(loss, Z=Z, Z_ref=Z_REF, targets=(TARGET,), draw=DRAW):
+    """The gradient of a single edit."""
+    return loss(Z[None], Z_ref, SOURCE, list(targets), draw).gradient[0]
+
+
 def noise_in(z_t, z):
     """The eps that made z_t from z at the draw's t."""
     abar = ABAR[DRAW.t].item()
@@ -44,7 +47,7 @@ def noise_in(z_t, z):
 
 def test_video_branches_share_t_and_noise(recorder):
     """The one pass holds Z and Z_ref at the draw's t with the draw's eps, in both guidance halves."""
-    VideoScore(recorder, VideoDDS(), 7.5)(Z, Z_REF, PROMPTS, DRAW)
+    gradient_of(VideoScore(recorder, VideoDDS(), 7.5))
     [(z_t, t)] = recorder.calls
     assert t == DRAW.t
     for noisy, clean in zip(z_t, (Z, Z_REF, Z, Z_REF), strict=True):
@@ -53,7 +56,7 @@ def test_video_branches_share_t_and_noise(recorder):
 
 def test_key_frames_share_t_and_noise_with_the_video(recorder):
     """Joint guidance sees frames 0, 3, 6 of either branch with the noise of the video branch on those same frames."""
-    JointGuidance(recorder, 3, 7.5)(Z, Z_REF, PROMPTS, DRAW)
+    gradient_of(JointGuidance(recorder, 3, 7.5))
     [(z_t, t)] = recorder.calls
     assert t == DRAW.t
     frames = [(branch, i) for _ in range(2) for branch in (Z, Z_REF) for i in (0, 3, 6)]
@@ -64,19 +67,19 @@ def test_key_frames_share_t_and_noise_with_the_video(recorder):
 def test_target_belongs_to_the_edited_video(recorder):
     """e^w - r^w = (1 + w (10 - 1)) - (1 + w (3 - 1)) = 7 w, here 14: swapped prompts would turn its sign."""
     for loss in (VideoScore(recorder, VideoDDS(), 2.0), JointGuidance(recorder, 1, 2.0)):
-        torch.testing.assert_close(loss(Z, Z_REF, PROMPTS, DRAW).gradient, torch.full(SHAPE, 14.0))
+        torch.testing.assert_close(gradient_of(loss), torch.full(SHAPE, 14.0))
 
 
 def test_sds_is_given_the_noise_of_the_draw(recorder):
     """g = e^w - eps = 1 + 2 (10 - 1) - eps = 19 - eps."""
-    gradient = VideoScore(recorder, SDS(), 2.0)(Z, Z_REF, PROMPTS, DRAW).gradient
+    gradient = gradient_of(VideoScore(recorder, SDS(), 2.0))
     torch.testing.assert_close(gradient, 19 - EPS)
 
 
 @pytest.mark.parametrize("stride, keys", [(1, range(8)), (2, [0, 2, 4, 6]), (3, [0, 3, 6]), (8, [0]), (20, [0])])
 def test_joint_guidance_touches_key_frames_alone(recorder, stride, keys):
     """Frames 0, s, 2s, ... are guided, every other frame is exactly 0, also where s does not divide n or exceeds it."""
-    gradient = JointGuidance(recorder, stride, 2.0)(Z, Z_REF, PROMPTS, DRAW).gradient
+    gradient = gradient_of(JointGuidance(recorder, stride, 2.0))
     guided = gradient.abs().amin(dim=(0, 2, 3)) > 0
     assert guided.nonzero().flatten().tolist() == list(keys)
     assert gradient[:, ~guided].count_nonzero() == 0
@@ -84,46 +87,59 @@ def test_joint_guidance_touches_key_frames_alone(recorder, stride, keys):
 
 def test_joint_guidance_is_a_delta_on_its_own_frame(tiny_image_model):
     """On a real network frame i's gradient is that of frame i guided alone: frames and branches are not mixed up."""
-    gradient = JointGuidance(tiny_image_model, 3, 7.5)(Z, Z_REF, PROMPTS, DRAW).gradient
+    gradient = gradient_of(JointGuidance(tiny_image_model, 3, 7.5))
     for i in (0, 3, 6):
         alone = slice(i, i + 1)
         loss = JointGuidance(tiny_image_model, 1, 7.5)
-        expected = loss(Z[:, alone], Z_REF[:, alone], PROMPTS, Draw(DRAW.t, EPS[:, alone])).gradient
+        expected = gradient_of(loss, Z[:, alone], Z_REF[:, alone], draw=Draw(DRAW.t, EPS[:, alone]))
         torch.testing.assert_close(gradient[:, alone], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_weight_zero_contributes_nothing(recorder):
     """A component of weight 0 leaves the sum as it is, exactly."""
     for loss in (VideoScore(recorder, SDS(), 2.0, weight=0.0), JointGuidance(recorder, 2, 2.0, weight=0.0)):
-        assert loss(Z, Z_REF, PROMPTS, DRAW).gradient.count_nonzero() == 0
+        assert gradient_of(loss).count_nonzero() == 0
 
 
 def test_weight_multiplies_the_gradient(recorder):
     """Weight 0.5 is half the gradient, for either component."""
     for make in (lambda **k: VideoScore(recorder, SDS(), 2.0, **k), lambda **k: JointGuidance(recorder, 2, 2.0, **k)):
         half, whole = make(weight=0.5), make()
-        assert torch.equal(half(Z, Z_REF, PROMPTS, DRAW).gradient, 0.5 * whole(Z, Z_REF, PROMPTS, DRAW).gradient)
+        assert torch.equal(gradient_of(half), 0.5 * gradient_of(whole))
 
 
 def test_video_dds_of_an_unedited_video_is_zero(tiny_video_model):
     """Equal prompts and Z = Z_ref give exactly 0 through the real network, and another target prompt does not."""
     loss = VideoScore(tiny_video_model, VideoDDS(), 7.5)
-    assert loss(Z, Z, SAME, DRAW).gradient.count_nonzero() == 0
-    assert loss(Z, Z, PROMPTS, DRAW).gradient.abs().max() > 1e-2
+    assert gradient_of(loss, Z, Z, [SOURCE]).count_nonzero() == 0
+    assert gradient_of(loss, Z, Z).abs().max() > 1e-2
 
 
 def test_joint_guidance_of_an_unedited_video_is_zero(tiny_image_model):
     """Equal prompts and Z = Z_ref give exactly 0 through the real network, and another target prompt does not."""
     loss = JointGuidance(tiny_image_model, 2, 7.5)
-    assert loss(Z, Z, SAME, DRAW).gradient.count_nonzero() == 0
-    assert loss(Z, Z, PROMPTS, DRAW).gradient.abs().max() > 1e-2
+    assert gradient_of(loss, Z, Z, [SOURCE]).count_nonzero() == 0
+    assert gradient_of(loss, Z, Z).abs().max() > 1e-2
+
+
+def test_edits_of_one_video_share_its_reference(tiny_video_model, tiny_image_model):
+    """Two targets in one pass get the gradients they get alone, to rounding, each its own."""
+    both, targets = torch.stack([Z, Z_REF]), [TARGET, "a red star moving right over night"]
+    for loss in (VideoScore(tiny_video_model, ASSD(0.67, 0.1), 7.5), JointGuidance(tiny_image_model, 3, 7.5)):
+        together = loss(both, Z_REF, SOURCE, targets, DRAW)
+        for i in range(2):
+            alone = loss(both[i : i + 1], Z_REF, SOURCE, targets[i : i + 1], DRAW)
+            torch.testing.assert_close(together.gradient[i], alone.gradient[0], rtol=1e-3, atol=1e-3)
+            for name, value in alone.curves.items():
+                torch.testing.assert_close(together.curves[name][i], value[0], rtol=1e-3, atol=1e-3)
+        assert not torch.allclose(together.gradient[0], together.gradient[1], atol=1e-2)
 
 
 def test_mask_coverage_is_reported(recorder):
     """The share of smoothed elements is a curve of ASSD, and of no rule without a mask."""
-    smoothed = VideoScore(recorder, ASSD(0.67, float("-inf")), 2.0)(Z, Z_REF, PROMPTS, DRAW)
+    smoothed = VideoScore(recorder, ASSD(0.67, float("-inf")), 2.0)(Z[None], Z_REF, SOURCE, [TARGET], DRAW)
     assert smoothed.curves["mask_coverage"] == 1
-    assert not VideoScore(recorder, VideoDDS(), 2.0)(Z, Z_REF, PROMPTS, DRAW).curves
+    assert not VideoScore(recorder, VideoDDS(), 2.0)(Z[None], Z_REF, SOURCE, [TARGET], DRAW).curves
 
 
 @pytest.mark.parametrize("stride", [0, -2])

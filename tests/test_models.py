@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler, UNet3DConditionModel
 
 from assd.errors import InputError
-from assd.models import LatentDiffusion, resolve_device
+from assd.models import LatentDiffusion, load, resolve_device
 from assd.shapes import networks
 
 RNG = torch.Generator().manual_seed(0)
@@ -45,22 +45,22 @@ def test_branches_share_one_noise(tiny_video_model):
     assert all(torch.equal(both[i], tiny_video_model.add_noise(VIDEO[i], 500, eps)) for i in range(2))
 
 
-def test_video_noise_is_the_unets(tiny_video_model):
-    """predict_noise is the network's forward pass: right timestep, embeddings in order, no gradient."""
+def test_video_prediction_is_the_unets(tiny_video_model):
+    """predict is the network's forward pass: right timestep, embeddings in order, no gradient."""
     model = tiny_video_model
     embeddings = model.embed(PROMPTS)
-    noise = model.predict_noise(VIDEO, 321, embeddings)
+    prediction = model.predict(VIDEO, 321, embeddings)
     with torch.no_grad():
-        assert torch.equal(noise, model.unet(VIDEO, 321, embeddings).sample)
-        assert not torch.allclose(noise, model.unet(VIDEO, 321, embeddings.flip(0)).sample, atol=1e-3)
+        assert torch.equal(prediction, model.unet(VIDEO, 321, embeddings).sample)
+        assert not torch.allclose(prediction, model.unet(VIDEO, 321, embeddings.flip(0)).sample, atol=1e-3)
 
 
-def test_image_noise_is_the_unets(tiny_image_model):
+def test_image_prediction_is_the_unets(tiny_image_model):
     """The same interface on frames without a time axis."""
     frames, embeddings = VIDEO[:, :, 0], tiny_image_model.embed(PROMPTS)
     with torch.no_grad():
         expected = tiny_image_model.unet(frames, 321, embeddings).sample
-    assert torch.equal(tiny_image_model.predict_noise(frames, 321, embeddings), expected)
+    assert torch.equal(tiny_image_model.predict(frames, 321, embeddings), expected)
 
 
 def test_models_are_frozen(tiny_video_model):
@@ -158,7 +158,7 @@ def test_long_prompt_warns_what_is_cut(tiny_video_model, caplog):
 
 def test_saved_model_loads_and_predicts_the_same(tiny_video_model, saved_model):
     """What `save_pretrained` wrote is what `from_pretrained` reads: all five parts, to the last bit."""
-    loaded = LatentDiffusion.from_pretrained(str(saved_model), device="cpu", **SIZE)
+    loaded = load(str(saved_model), device="cpu", **SIZE)
     embeddings = loaded.embed(PROMPTS)
     assert isinstance(loaded.unet, UNet3DConditionModel)
     assert torch.equal(embeddings, tiny_video_model.embed(PROMPTS))
@@ -171,7 +171,6 @@ def test_saved_model_loads_and_predicts_the_same(tiny_video_model, saved_model):
 
 def test_same_arguments_same_model(saved_model):
     """A model that several components name is held once, and another precision is another model."""
-    load = LatentDiffusion.from_pretrained
     first = load(str(saved_model), device="cpu", **SIZE)
     half = load(str(saved_model), device="cpu", dtype="float16", **SIZE)
     assert load(str(saved_model), device="cpu", **SIZE) is first
@@ -182,7 +181,7 @@ def test_same_arguments_same_model(saved_model):
 def test_missing_folder_says_what_it_must_hold(tmp_path):
     """Not a traceback from the hub client, but the path and the layout that is expected there."""
     with pytest.raises(InputError) as error:
-        LatentDiffusion.from_pretrained(str(tmp_path / "absent"), device="cpu", **SIZE)
+        load(str(tmp_path / "absent"), device="cpu", **SIZE)
     assert "absent" in str(error.value)
     for part in ("unet/", "vae/", "text_encoder/", "tokenizer/", "scheduler/"):
         assert part in str(error.value)
@@ -192,13 +191,13 @@ def test_missing_part_of_a_folder(saved_model, tmp_path):
     """A folder without one of its parts is refused the same way."""
     (tmp_path / "unet").symlink_to(saved_model / "unet")
     with pytest.raises(InputError, match="vae/, text_encoder/"):
-        LatentDiffusion.from_pretrained(str(tmp_path), device="cpu", **SIZE)
+        load(str(tmp_path), device="cpu", **SIZE)
 
 
 def test_unknown_precision(saved_model):
     """A precision torch does not have is refused, by the argument's name."""
     with pytest.raises(InputError, match="dtype"):
-        LatentDiffusion.from_pretrained(str(saved_model), dtype="float17", device="cpu", **SIZE)
+        load(str(saved_model), dtype="float17", device="cpu", **SIZE)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:first", ""])

@@ -5,10 +5,10 @@ import random
 import pytest
 import torch
 
-from assd.models import LatentDiffusion
+from assd.models import load
 from assd.shapes import train
 from assd.shapes.check import alternatives, autoencoder_psnr, check_clip
-from assd.shapes.corpus import Corpus, clip, clip_pairs, held_out_captions
+from assd.shapes.corpus import Corpus, clip, clip_pairs, directed_clips, held_out_captions
 from assd.shapes.judge import judge, judge_motion, judge_shape
 from assd.shapes.networks import autoencoder
 from assd.shapes.world import ATTRIBUTES, Clip, draw_clip, render, visible
@@ -99,7 +99,7 @@ def test_the_judge_reads_rendered_clips():
 def test_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch):
     """A stage that dies and starts again draws the batches and keeps the averages that the unbroken one would have."""
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
-    corpus = Corpus.render("train", 8)
+    corpus = Corpus.render(directed_clips("train", 8))
     device = torch.device("cpu")
 
     def fit(folder, dies_at=None):
@@ -128,7 +128,7 @@ def test_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch):
 
 def test_embedded_autoencoder():
     """What is shipped reconstructs held-out clips at the stated quality."""
-    model = LatentDiffusion.from_pretrained(WEIGHTS, unet="image_unet", height=64, width=64)
+    model = load(WEIGHTS, unet="image_unet", height=64, width=64)
     assert autoencoder_psnr(model, [clip("validation", index) for index in range(12)]) >= 34
 
 

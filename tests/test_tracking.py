@@ -35,7 +35,7 @@ def follow(tracking: WandB, directory: Path) -> None:
         for number, value in enumerate((0.6, 0.8)):
             copy.steps(number, CURVES)
             copy.scores(number, scores(f"p{number}", value))
-        pairs = [TextVideoPair(f"p{i}", Prompts("a", "b"), lambda: None) for i in range(2)]
+        pairs = [TextVideoPair(f"p{i}", Prompts("a", "b"), lambda: None, clip="p") for i in range(2)]
         for name in ("source", "edited"):
             (directory / "edits" / "p0").mkdir(parents=True, exist_ok=True)
             write_video(directory / "edits" / "p0" / f"{name}.mp4", torch.zeros(2, 16, 16, 3, dtype=torch.uint8), 8.0)

@@ -17,8 +17,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from assd import pictures, video
 from assd.draw import generator
-from assd.guidance import guided_noise
-from assd.models import LatentDiffusion
+from assd.models import LatentDiffusion, load
 from assd.shapes import networks
 from assd.shapes.corpus import clip
 from assd.shapes.judge import judge
@@ -52,12 +51,14 @@ def autoencoder_psnr(model: LatentDiffusion, clips: list[Clip]) -> float:
 def generate(
     model: LatentDiffusion, prompts: list[str], shape: tuple[int, ...], steps: int, w: float, seed: int
 ) -> Float[Tensor, "b ..."]:
-    """Latents sampled from noise with DDIM under classifier-free guidance."""
+    """Latents sampled from noise with DDIM under classifier-free guidance of v, which pure noise (abar = 0) needs."""
     scheduler = networks.scheduler()
     scheduler.set_timesteps(steps)
     z = torch.randn((len(prompts), *shape), generator=generator("generate", seed))
+    embeddings = model.embed(("",) * len(prompts) + tuple(prompts))
     for t in scheduler.timesteps.tolist():
-        z = scheduler.step(guided_noise(model, z, t, prompts, w), t, z).prev_sample
+        unconditional, conditional = model.predict(torch.cat([z, z]), t, embeddings).chunk(2)
+        z = scheduler.step(torch.lerp(unconditional, conditional, w), t, z).prev_sample
     return z
 
 
@@ -128,9 +129,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=Path("outputs/shapes-samples.png"))
     options = parser.parse_args()
     size = {"height": 64, "width": 64, "device": "cpu"}
-    model = LatentDiffusion.from_pretrained(
-        options.weights, unet="video_unet", text_encoder="video_text_encoder", num_frames=8, **size
-    )
+    model = load(options.weights, unet="video_unet", text_encoder="video_text_encoder", num_frames=8, **size)
     clips = [clip("validation", index) for index in range(options.clips)]
 
     numbers = {"autoencoder PSNR, dB": autoencoder_psnr(model, clips)}

@@ -10,7 +10,17 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from assd.shapes.world import ATTRIBUTES, NUM_FRAMES, SIZE, Clip, draw_clip, render, visible
+from assd.shapes.world import (
+    ATTRIBUTES,
+    MOTIONS,
+    NUM_FRAMES,
+    SIZE,
+    Clip,
+    draw_clip,
+    in_every_direction,
+    render,
+    visible,
+)
 
 PAIRS_CSV = Path(__file__).with_name("pairs.csv")
 EDITABLE = ("colour", "shape", "background")
@@ -72,6 +82,12 @@ def clip(split: str, index: int) -> Clip:
     return drawn
 
 
+def directed_clips(split: str, size: int) -> list[Clip]:
+    """At most `size` clips of a split, in groups of four that differ in their motion; no caption is held out."""
+    groups = (in_every_direction(clip(split, index)) for index in range(size // len(MOTIONS)))
+    return [c for group in groups if not {c.caption for c in group} & held_out_captions() for c in group]
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Rendered clips: frames as bytes to save memory, masks and captions beside them."""
@@ -81,9 +97,9 @@ class Corpus:
     masks: Bool[Tensor, "clips n H W"]
 
     @classmethod
-    def render(cls, split: str, size: int) -> "Corpus":
-        """The first `size` clips of a split; about 2 ms a clip."""
-        clips = [clip(split, index) for index in range(size)]
+    def render(cls, clips: list[Clip]) -> "Corpus":
+        """About 2 ms a clip."""
+        size = len(clips)
         frames = torch.empty(size, NUM_FRAMES, 3, SIZE, SIZE, dtype=torch.uint8)
         masks = torch.empty(size, NUM_FRAMES, SIZE, SIZE, dtype=torch.bool)
         for i, drawn in enumerate(clips):

@@ -27,7 +27,9 @@ def shapes(
     check_limit(limit)
     pairs = clip_pairs() if split == "benchmark" else [tuning_pair(index) for index in range(TUNING_PAIRS)]
     return [
-        TextVideoPair(pair.id, Prompts(pair.source.caption, pair.target.caption), functools.partial(footage, pair))
+        TextVideoPair(
+            pair.id, Prompts(pair.source.caption, pair.target.caption), functools.partial(footage, pair), clip=pair.id
+        )
         for pair in pairs[:limit]
     ]
 

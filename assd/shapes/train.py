@@ -17,7 +17,7 @@ from pathlib import Path
 import open_clip
 import torch
 from diffusers.models.attention_processor import AttnProcessor
-from diffusers.training_utils import EMAModel, compute_snr
+from diffusers.training_utils import EMAModel
 from einops import rearrange
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -27,14 +27,16 @@ from torch.nn import functional as F
 
 from assd.draw import generator
 from assd.shapes import networks
-from assd.shapes.corpus import Corpus, to_floats
+from assd.shapes.corpus import Corpus, directed_clips, to_floats
+from assd.shapes.world import ATTRIBUTES, MOTIONS, Clip
 
 WEIGHTS = Path(__file__).with_name("weights")
 SEED = 0
-CLIPS = 4000
+CLIPS = 6000
 EMPTY_CAPTIONS = 0.1  # share of captions replaced by the empty prompt, for classifier-free guidance
 EMA_DECAY = 0.998
-MIN_SNR_GAMMA = 0.1  # what a caption decides is decided at high noise, which plain noise prediction hardly weighs
+READING_WEIGHT = 0.1  # of the text encoder's own task beside the diffusion loss
+IGNORED = -100  # cross-entropy's mark of an unknown class
 KL_WEIGHT = 3e-4  # on the mean over a latent's elements
 CHECKPOINT_SECONDS = 60
 
@@ -168,43 +170,76 @@ def encode(vae: nn.Module, corpus: Corpus, device: torch.device, chunk: int = 64
     return stacked * vae.config.scaling_factor
 
 
+class Reader(nn.Module):
+    """Reads a caption's four attributes off the mean of its embeddings, by one direction of unit length a value.
+
+    A text encoder trained by the diffusion loss alone makes words alike that the loss hardly needs, such as the
+    direction of motion; this keeps them as far apart as colours are.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.directions = nn.ParameterDict(
+            {name: torch.randn(len(values), networks.TEXT_WIDTH) for name, values in ATTRIBUTES.items()}
+        )
+
+    def forward(self, embeddings: Tensor, attributes: dict[str, Tensor]) -> Tensor:
+        """The mean cross-entropy. embeddings (b, l, d); attributes: each one's values as indices (b,), -100 unknown."""
+        read = embeddings.mean(1).float()
+        losses = [
+            F.cross_entropy(read @ F.normalize(of_values, dim=-1).T, attributes[name], reduction="sum")
+            for name, of_values in self.directions.items()
+        ]
+        return torch.stack(losses).mean() / len(read)
+
+
 def diffusion_stage(
     name: str,
     unet: nn.Module,
     text_encoder: nn.Module,
     latents: Tensor,
-    captions: list[str],
+    clips: list[Clip],
     device: torch.device,
     *,
     steps: int,
     batch: int,
     lr: float,
     high_noise: int,
+    group: int,
 ) -> Stage:
-    """Noise prediction, Eq. 2: w(t) || eps - eps_theta(Z_t, t, y) ||^2, some captions left empty.
+    """Velocity prediction (Salimans and Ho 2022): || v - v_theta(Z_t, t, y) ||^2, some captions left empty.
 
-    w(t) = min(1, gamma / SNR(t)): min-SNR weighting (Hang et al. 2023), here with a small gamma. Timesteps are drawn
-    with a density proportional to t^high_noise, uniformly for 0.
+    v = sqrt(abar_t) eps - sqrt(1 - abar_t) Z. It is Eq. 2 with the weight 1 / abar_t: what a caption decides is decided
+    at high noise, which plain noise prediction hardly weighs. Timesteps are drawn with a density proportional to
+    t^high_noise, uniformly for 0. Every `group` neighbours among the latents are drawn together, under one t and one
+    eps, so that the loss tells them apart by what differs between them.
     """
-    tokenizer, scheduler = networks.tokenizer(), networks.scheduler()
+    tokenizer, scheduler, reader = networks.tokenizer(), networks.scheduler(), Reader().to(device)
     if device.type == "cpu":  # the backward pass of the fused attention kernel is slow there
         unet.set_attn_processor(AttnProcessor())
-    every_t = torch.arange(scheduler.config.num_train_timesteps)
-    weight = (MIN_SNR_GAMMA / compute_snr(scheduler, every_t)).clamp(max=1)
-    tokens = tokenizer([*captions, ""], padding="max_length", return_tensors="pt").input_ids
+    captions = [*(clip.caption for clip in clips), ""]
+    tokens = tokenizer(captions, padding="max_length", return_tensors="pt").input_ids
+    attributes = {
+        name: torch.tensor([*(values.index(getattr(clip, name)) for clip in clips), IGNORED])
+        for name, values in ATTRIBUTES.items()
+    }
 
     def loss(draw: torch.Generator) -> Tensor:
-        z, indices = gather(latents, batch, draw)
-        eps = torch.randn(z.shape, generator=draw).to(device)
-        t = (len(weight) * torch.rand(batch, generator=draw) ** (1 / (1 + high_noise))).long()
-        empty = torch.rand(batch, generator=draw) < EMPTY_CAPTIONS
-        caption = torch.where(empty, len(captions), indices % len(captions))
+        first = group * torch.randint(len(latents) // group, (batch // group,), generator=draw)
+        indices = (first[:, None] + torch.arange(group)).flatten()
+        z = latents[indices].to(device)
+        eps = torch.randn((len(first), *z.shape[1:]), generator=draw).repeat_interleave(group, 0).to(device)
+        high = torch.rand(len(first), generator=draw) ** (1 / (1 + high_noise))
+        t = (len(scheduler) * high).long().repeat_interleave(group).to(device)
+        empty = (torch.rand(len(first), generator=draw) < EMPTY_CAPTIONS).repeat_interleave(group)
+        caption = torch.where(empty, len(clips), indices % len(clips))
         embeddings = text_encoder(tokens[caption].to(device)).last_hidden_state
-        z_t = scheduler.add_noise(z.to(device), eps, t.to(device))
-        error = (unet(z_t, t.to(device), embeddings).sample.float() - eps).square().flatten(1).mean(1)
-        return (weight[t].to(device) * error).mean()
+        v = unet(scheduler.add_noise(z, eps, t), t, embeddings).sample.float()
+        told = {name: of_clips[caption].to(device) for name, of_clips in attributes.items()}
+        return F.mse_loss(v, scheduler.get_velocity(z, eps, t)) + READING_WEIGHT * reader(embeddings, told)
 
-    return Stage(name, nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}), loss, steps, lr)
+    modules = {"unet": unet, "text_encoder": text_encoder, "reader": reader}
+    return Stage(name, nn.ModuleDict(modules), loss, steps, lr)
 
 
 def clip_stage(
@@ -269,8 +304,7 @@ def train(
     work.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     console.print(f"rendering {clips} clips")
-    corpus = Corpus.render("train", clips)
-    captions = [clip.caption for clip in corpus.clips]
+    corpus = Corpus.render(directed_clips("train", clips))
     torch.manual_seed(SEED)
     vae, text, image = networks.autoencoder(), networks.text_encoder(), networks.image_unet()
     clip = build_clip()
@@ -278,7 +312,7 @@ def train(
         start_from(first, {"vae": vae, "text_encoder": text, "image_unet": image, "clip": clip})
     for module in (vae, text, image, clip):
         module.to(device).eval()  # no dropout: it costs a tenth of the time and helps nothing
-    stage = functools.partial(diffusion_stage, captions=captions, device=device)
+    stage = functools.partial(diffusion_stage, clips=corpus.clips, device=device)
 
     fit(autoencoder_stage(vae, corpus, device, steps["autoencoder"]), work, device)
     fit(decoder_stage(vae, corpus, device, steps["decoder"]), work, device)
@@ -286,11 +320,8 @@ def train(
     save_half(vae, weights / "vae")
 
     frames = rearrange(latents, "b n c h w -> (n b) c h w")  # frame-major, so that index % clips is the clip
-    fit(
-        stage("text_to_image", image, text, frames, steps=steps["text_to_image"], batch=32, lr=2e-3, high_noise=0),
-        work,
-        device,
-    )
+    options = {"batch": 32, "lr": 2e-3, "high_noise": 0, "group": 1}
+    fit(stage("text_to_image", image, text, frames, steps=steps["text_to_image"], **options), work, device)
     save_half(text, weights / "text_encoder")
     networks.tokenizer().save_pretrained(weights / "tokenizer")
     networks.scheduler().save_pretrained(weights / "scheduler")
@@ -300,14 +331,9 @@ def train(
     if first and not steps["text_to_image"]:
         start_from(first, {"video_unet": video, "video_text_encoder": video_text})
     latents = rearrange(latents, "b n c h w -> b c n h w")
-    fit(
-        # which way the object moves is decided where its place can't be seen: at the highest noise alone
-        stage(
-            "text_to_video", video, video_text, latents, steps=steps["text_to_video"], batch=6, lr=1.2e-3, high_noise=2
-        ),
-        work,
-        device,
-    )
+    # which way the object moves is decided where its place can't be seen: at high noise
+    options = {"batch": 8, "lr": 1.5e-3, "high_noise": 2, "group": len(MOTIONS)}
+    fit(stage("text_to_video", video, video_text, latents, steps=steps["text_to_video"], **options), work, device)
     save_half(video_text, weights / "video_text_encoder")
     save_half(video, weights / "video_unet")
 

@@ -87,15 +87,30 @@ class Clip:
         return asdict(self)
 
 
+def room(radius: float, travel: float, motion: str) -> tuple[float, float]:
+    """How far from the frame's centre, in x and y, an object may be in the middle of its clip and stay inside."""
+    across = 0.97 - 1.4 * radius
+    along = across - travel / 2
+    return (along, across) if MOTIONS[motion][0] else (across, along)
+
+
+def in_every_direction(clip: Clip) -> list[Clip]:
+    """The clip under each motion, its place moved where the object would leave the frame."""
+    variants = []
+    for motion in MOTIONS:
+        x_room, y_room = room(clip.radius, clip.travel, motion)
+        x, y = max(-x_room, min(clip.x, x_room)), max(-y_room, min(clip.y, y_room))
+        variants.append(replace(clip, motion=motion, x=x, y=y))
+    return variants
+
+
 def draw_clip(rng: random.Random) -> Clip:
     """A clip drawn uniformly over visible attribute combinations; the object stays inside the frame."""
     colour, background = rng.choice([(c, b) for c in COLOURS for b in BACKGROUNDS if visible(c, b)])
     radius = rng.uniform(0.28, 0.38)
     travel = rng.uniform(0.5, 0.8)
-    across = 0.97 - 1.4 * radius  # room for the clip's middle, across the motion and along it
-    along = across - travel / 2
     motion = rng.choice(tuple(MOTIONS))
-    x_room, y_room = (along, across) if MOTIONS[motion][0] else (across, along)
+    x_room, y_room = room(radius, travel, motion)
     return Clip(
         colour=colour,
         shape=rng.choice(SHAPES),

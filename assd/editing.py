@@ -1,0 +1,84 @@
+"""Editing from Python, in the manner of diffusers.
+
+>>> import assd
+>>> frames = assd.edit("cat.mp4", source="a cat", target="a tiger", model="modelscope")  # doctest: +SKIP
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from assd.config import composed
+from assd.distillation import Request, ScoreDistillation
+from assd.errors import require
+from assd.video import evenly_spaced, read_video, to_bytes, to_pixels
+
+IMAGE_MODELS = {"shapes": "shapes"}  # of the other text-to-video models it is Stable Diffusion v1.5
+
+
+def edit(
+    video: str | Path | np.ndarray | Tensor | Sequence[Image.Image] | Sequence[np.ndarray],
+    source: str,
+    target: str | Sequence[str],
+    model: str = "shapes",
+    ablation: str = "full",
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+    name: str = "video",
+    progress: Callable[[int, int], None] = lambda step, num_steps: None,
+) -> list[UInt8[np.ndarray, "n H W 3"]] | UInt8[np.ndarray, "n H W 3"]:
+    """Edits a video from what the prompt `source` describes to `target`; returns frames as bytes.
+
+    video      a file, a folder of frames, or frames: bytes (n, H, W, 3), or a list of PIL images or arrays. As many as
+               the model takes are used, evenly spaced
+    target     a prompt; or several, which share the reference branch's pass and come back as a list
+    model      `shapes` (embedded), `modelscope` or `zeroscope`: a choice of conf/model
+    ablation   a choice of conf/ablation
+    overrides  more, as on the command line: ["method.num_steps=200", "attention.lam=0.6"]
+    name       the clip's, which seeds the noise; as on the command line it is the file's for a path
+    progress   receives the number of steps done and that of all, after each
+
+    The same configuration, and the same object that edits, as `python -m assd.run` has. Raises InputError for what
+    can't be used and DivergedError when the gradient is NaN or Inf.
+    """
+    chosen = [f"model={model}", f"image_model={IMAGE_MODELS.get(model, 'stable_diffusion_v1_5')}"]
+    cfg = composed([*chosen, f"+ablation={ablation}", f"seed={seed}", *overrides])
+    method: ScoreDistillation = instantiate(cfg.method, _convert_="all")
+    if isinstance(video, (str, Path)):
+        name = Path(video).resolve().stem
+    frames = to_pixels(as_bytes(video, method.model.num_frames), method.model.height, method.model.width)
+    targets = [target] if isinstance(target, str) else list(target)
+    edits = method(
+        frames,
+        source,
+        [Request(prompt) for prompt in targets],
+        name,
+        advance=lambda step: progress(step, method.num_steps),
+    )
+    edited = [to_bytes(edit.frames).numpy() for edit in edits]
+    return edited[0] if isinstance(target, str) else edited
+
+
+def as_bytes(
+    video: str | Path | np.ndarray | Tensor | Sequence[Image.Image] | Sequence[np.ndarray], num_frames: int
+) -> UInt8[Tensor, "n H W 3"]:
+    """The frames of whatever a video may be given as. Raises InputError for what is none."""
+    if isinstance(video, (str, Path)):
+        return read_video(Path(video), num_frames).frames
+    if not isinstance(video, (np.ndarray, Tensor)):
+        video = np.stack(
+            [np.asarray(frame.convert("RGB") if isinstance(frame, Image.Image) else frame) for frame in video]
+        )
+    frames = torch.as_tensor(video)
+    require(
+        frames.dtype == torch.uint8 and frames.ndim == 4 and frames.shape[-1] == 3,
+        f"video must be bytes (uint8) of shape (n, H, W, 3), PIL images, or a path; "
+        f"got {str(frames.dtype).removeprefix('torch.')} of shape {tuple(frames.shape)}",
+    )
+    return frames[evenly_spaced(len(frames), num_frames, Path("video"))]

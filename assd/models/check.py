@@ -1,0 +1,102 @@
+"""Proves that the published models fit and run, without their weights: `python -m assd.models.check`.
+
+Builds a text-to-video model and Stable Diffusion at full size with random weights, edits a video of noise for some
+steps of the full method, and prints parameter counts, shapes, floating-point operations, time and peak memory.
+"""
+
+import argparse
+import resource
+import sys
+import time
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from assd.config import composed
+from assd.distillation import Request, ScoreDistillation
+from assd.errors import one_sentence
+from assd.models.latent_diffusion import LatentDiffusion
+
+SOURCE, TARGET = "a bear walking on rocks in a zoo", "a panda walking on rocks in a zoo"
+RANDOM = (
+    "+experiment=paper",
+    "dataset=video",
+    "dataset.path=unused",
+    f"dataset.source_prompt={SOURCE}",
+    f"dataset.target_prompt={TARGET}",
+    "model.random=true",
+    "image_model.random=true",
+)
+console = Console()
+
+
+def parameters(module: torch.nn.Module | None) -> str:
+    """How many, in millions."""
+    return "not loaded" if module is None else f"{sum(p.numel() for p in module.parameters()) / 1e6:,.1f} M"
+
+
+def describe(models: dict[str, LatentDiffusion]) -> Table:
+    """The networks' sizes and precision."""
+    table = Table("model", "U-Net", "text encoder", "autoencoder", "precision", "device")
+    for name, model in models.items():
+        precision = str(model.unet.dtype).removeprefix("torch.")
+        networks = (model.unet, model.text_encoder, model.vae)
+        table.add_row(name, *map(parameters, networks), precision, str(model.device))
+    return table
+
+
+def peak_memory(device: torch.device) -> str:
+    """The process's own on the CPU; what torch allocated at most on a GPU."""
+    if device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB of {device}"
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return f"{kilobytes / 2**20:.1f} GiB of host memory"
+
+
+def edit_noise(method: ScoreDistillation, cfg: DictConfig) -> tuple[list[float], int, bool]:
+    """Seconds of each step, operations of the first, and whether Z moved and stayed finite."""
+    model = method.model
+    shape = (model.num_frames, 3, model.height, model.width)
+    frames = torch.rand(shape, generator=torch.Generator().manual_seed(cfg.seed)) * 2 - 1
+    curves: list[dict] = []
+    request = Request(TARGET, checkpoint=lambda state, of_steps: curves.extend(of_steps))
+    counter = FlopCounterMode(display=False)
+    with counter:
+        (edit,) = method(frames, SOURCE, [request], "noise")
+    moved = bool(edit.Z.isfinite().all()) and not torch.equal(edit.Z, edit.Z_ref)
+    console.print(f"frames {tuple(frames.shape)}, latent {tuple(edit.Z.shape)}, edited {tuple(edit.frames.shape)}")
+    unet_flops = sum(counter.get_flop_counts().get(type(model.unet).__name__, {}).values())
+    return [curve["seconds"] for curve in curves], unet_flops // method.num_steps, moved
+
+
+@one_sentence()
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="as for assd.run, such as model=zeroscope model.num_frames=16")
+    options = parser.parse_args()
+    dtype = "float16" if torch.cuda.is_available() else "float32"
+    defaults = [f"model.dtype={dtype}", f"image_model.dtype={dtype}", "model.num_frames=8", "method.num_steps=2"]
+    cfg = composed(
+        [*RANDOM, *defaults, "loss.joint_guidance.stride=2", "method.checkpoint_every=1", *options.overrides]
+    )
+
+    started = time.perf_counter()
+    method: ScoreDistillation = instantiate(cfg.method, _convert_="all")
+    image_model: LatentDiffusion = instantiate(cfg.image_model)
+    console.print(f"built in {time.perf_counter() - started:.0f} s")
+    console.print(describe({cfg.model.path: method.model, cfg.image_model.path: image_model}))
+    seconds, flops, moved = edit_noise(method, cfg)
+    console.print(f"{len(seconds)} steps with fusion and joint guidance: {', '.join(f'{s:.1f}' for s in seconds)} s")
+    if flops:
+        console.print(f"video U-Net: {flops / 1e12:.1f} TFLOP a step")
+    console.print(f"peak memory: {peak_memory(method.model.device)}")
+    sys.exit(0 if moved else "the latent did not move, or holds NaN or Inf")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Where a model comes from: a folder or hub repository in diffusers' layout, or random weights at a published size."""
+
+import functools
+import importlib.resources
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, AutoModel, DDPMScheduler, UNet2DConditionModel, UNet3DConditionModel
+from open_clip.tokenizer import SimpleTokenizer
+from torch import nn
+from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from assd.errors import InputError, require
+from assd.models.latent_diffusion import LatentDiffusion
+
+EMBEDDED = "pkg://"  # a folder inside an installed package, `pkg://assd.shapes/weights`
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@functools.cache
+def load(
+    path: str,
+    *,
+    unet: str = "unet",
+    vae: str | None = "vae",
+    text_encoder: str = "text_encoder",
+    revision: str | None = None,
+    variant: str | None = None,
+    allow_bin: bool = False,
+    licence: str | None = None,
+    download: str | None = None,
+    architecture: str | None = None,
+    random: bool = False,
+    dtype: str = "float32",
+    device: str = "auto",
+    channels_last: bool = False,
+    compile: bool = False,
+    height: int,
+    width: int,
+    num_frames: int = 1,
+) -> LatentDiffusion:
+    """A model in diffusers' folder layout; the same arguments give the same object, so it is held once.
+
+    path       local folder, `pkg://package/folder`, or hub id; no remote code is run. HF_HUB_OFFLINE is honoured
+    unet, vae, text_encoder  their subfolders; `vae: null` for a model that only predicts noise on another's latents,
+               of which the autoencoder's configuration alone is read
+    revision, variant  of a hub repository: a commit, and `fp16` where it has half-precision files
+    allow_bin  read .bin files where there are no safetensors, unpickled as tensors alone (weights_only)
+    licence, download  said when the model is missing: its terms, and the size of what would be fetched
+    architecture  folder in the same layout that holds the configurations alone
+    random     random weights at that architecture instead, to try memory and speed; what they edit means nothing
+    dtype      precision of the networks; latents stay float32
+    device     `auto` is the GPU where there is one
+    channels_last, compile  memory format of the U-Net's convolutions, and torch.compile on it: for speed, the result
+               is the same to rounding
+
+    Raises InputError when the model can't be read.
+    """
+    require(dtype in PRECISIONS, f"dtype must be one of {', '.join(PRECISIONS)}; got {dtype!r}")
+    place, precision = resolve_device(device), getattr(torch, dtype)
+    if random:
+        require(architecture is not None, "random weights need an architecture: a folder of configurations")
+        parts = random_parts(resolve_folder(architecture), vae, precision)
+    else:
+        try:
+            parts = pretrained_parts(
+                resolve_folder(path), unet, vae, text_encoder, revision, variant, allow_bin, precision
+            )
+        except (OSError, ValueError) as error:
+            folders = ", ".join(f"{part}/" for part in (unet, vae or "vae", text_encoder, "tokenizer"))
+            raise InputError(
+                f"model path {path!r} can't be loaded: {error}\nIt must be a folder in diffusers' layout with "
+                f"{folders} and scheduler/, or the hub id of one."
+                + how_to_fetch(path, revision, variant, allow_bin, licence, download)
+            ) from error
+    if channels_last:
+        to_channels_last(parts["unet"])
+    if compile:
+        parts["unet"].compile()
+    return LatentDiffusion(**parts, height=height, width=width, num_frames=num_frames, device=place)
+
+
+def pretrained_parts(
+    folder: str,
+    unet: str,
+    vae: str | None,
+    text_encoder: str,
+    revision: str | None,
+    variant: str | None,
+    allow_bin: bool,
+    precision: torch.dtype,
+) -> dict[str, Any]:
+    """The constructor's parts from a folder or a hub repository. Raises OSError or ValueError."""
+    transformers_logging.disable_progress_bar()
+    common: dict[str, Any] = {"revision": revision} if revision and not Path(folder).is_dir() else {}
+    weights = common | {"torch_dtype": precision, "use_safetensors": None if allow_bin else True}
+    weights |= {"variant": variant} if variant else {}
+    return dict(
+        unet=AutoModel.from_pretrained(folder, subfolder=unet, **weights),
+        vae=AutoencoderKL.from_pretrained(folder, subfolder=vae, **weights) if vae else None,
+        text_encoder=CLIPTextModel.from_pretrained(folder, subfolder=text_encoder, **weights),
+        tokenizer=AutoTokenizer.from_pretrained(folder, subfolder="tokenizer", **common),
+        scheduler=DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **common),
+        scaling_factor=AutoencoderKL.load_config(folder, subfolder=vae or "vae", **common)["scaling_factor"],
+    )
+
+
+def random_parts(folder: str, vae: str | None, precision: torch.dtype) -> dict[str, Any]:
+    """The constructor's parts with random weights (seed 0), sized by the configurations in a folder."""
+    unet_class = {cls.__name__: cls for cls in (UNet2DConditionModel, UNet3DConditionModel)}
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(precision)
+    try:
+        unet_config = UNet2DConditionModel.load_config(folder, subfolder="unet")
+        vae_config = AutoencoderKL.load_config(folder, subfolder="vae")
+        return dict(
+            unet=unet_class[unet_config["_class_name"]].from_config(unet_config),
+            vae=AutoencoderKL.from_config(vae_config) if vae else None,
+            text_encoder=CLIPTextModel(CLIPTextConfig.from_pretrained(folder, subfolder="text_encoder")),
+            tokenizer=clip_tokenizer(),
+            scheduler=DDPMScheduler.from_pretrained(folder, subfolder="scheduler"),
+            scaling_factor=vae_config["scaling_factor"],
+        )
+    finally:
+        torch.set_default_dtype(before)
+
+
+def clip_tokenizer() -> PreTrainedTokenizerBase:
+    """CLIP's byte-pair tokenizer, from the copy of its vocabulary that open_clip carries."""
+    bpe = SimpleTokenizer()
+    ids = dict(bpe.encoder)
+    ids |= {"<|startoftext|>": ids.pop("<start_of_text>"), "<|endoftext|>": ids.pop("<end_of_text>")}
+    with tempfile.TemporaryDirectory() as folder:
+        vocabulary, merges = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
+        vocabulary.write_text(json.dumps(ids))
+        merges.write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in bpe.bpe_ranks))
+        return CLIPTokenizer.from_pretrained(folder, model_max_length=bpe.context_length)
+
+
+def to_channels_last(unet: nn.Module) -> None:
+    """Weights of the 2-D and 3-D convolutions in the layout that convolution kernels of GPUs prefer."""
+    for module in unet.modules():
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            layout = torch.channels_last if isinstance(module, nn.Conv2d) else torch.channels_last_3d
+            module.to(memory_format=layout)
+
+
+def how_to_fetch(
+    path: str, revision: str | None, variant: str | None, allow_bin: bool, licence: str | None, download: str | None
+) -> str:
+    """What a person types to get a hub repository's files that are read; nothing for a local path."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+        return ""
+    weights = f"*.{variant}.safetensors" if variant else "*.safetensors"
+    patterns = ["*/*.json", "tokenizer/*", f"*/{weights}"] + ["*/*.bin"] * allow_bin
+    command = ["hf", "download", path, *(["--revision", revision] if revision else [])]
+    command += [f"--include {' '.join(map(repr, patterns))}"]
+    offline = " HF_HUB_OFFLINE is set, so the hub was not asked." if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+    size = f" ({download})" if download else ""
+    terms = f" Its licence is {licence}." if licence else ""
+    return f"{offline}\nTo fetch it{size}: {' '.join(command)}.{terms}"
+
+
+def resolve_folder(path: str) -> str:
+    """`pkg://package/folder` to where that folder is installed; anything else unchanged."""
+    if not path.startswith(EMBEDDED):
+        return path
+    package, _, folder = path.removeprefix(EMBEDDED).partition("/")
+    return str(Path(str(importlib.resources.files(package))) / folder)
+
+
+def resolve_device(device: str) -> torch.device:
+    """A torch device; `auto` is the GPU where there is one, else the CPU."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    require(
+        re.fullmatch(r"cpu|cuda(:\d+)?", device) is not None,
+        f"device must be auto, cpu, cuda or cuda:<number>; got {device!r}",
+    )
+    chosen = torch.device(device)
+    require(
+        chosen.type == "cpu" or (chosen.index or 0) < torch.cuda.device_count(),
+        f"device is {device!r}, and torch sees {torch.cuda.device_count()} GPUs here: use device=auto or device=cpu",
+    )
+    return chosen

@@ -1,0 +1,250 @@
+"""The published models: sizes without weights, and small copies of them through the very YAML files that users use."""
+
+import pickle
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    TextToVideoSDPipeline,
+    UNet2DConditionModel,
+    UNet3DConditionModel,
+)
+from hydra.utils import instantiate
+from transformers import CLIPTextConfig, CLIPTextModel
+
+import assd
+from assd.config import composed
+from assd.errors import InputError
+from assd.models import load
+from assd.models.loading import clip_tokenizer, resolve_folder
+from assd.video import write_video
+
+PUBLISHED = "pkg://assd.models/published"
+PROMPTS = ("a cat on grass", "a tiger on grass")
+
+
+@pytest.mark.parametrize(
+    "name, unet_class, billions",
+    [("modelscope", UNet3DConditionModel, 1.41), ("stable_diffusion_v1_5", UNet2DConditionModel, 0.86)],
+)
+def test_published_sizes(name, unet_class, billions):
+    """The configurations in the repository build networks of the published sizes."""
+    config = unet_class.load_config(resolve_folder(f"{PUBLISHED}/{name}"), subfolder="unet")
+    with torch.device("meta"):
+        unet = unet_class.from_config(config)
+    assert round(sum(p.numel() for p in unet.parameters()) / 1e9, 2) == billions
+
+
+def test_clip_tokenizer_is_clips():
+    """Known ids of the byte-pair vocabulary: <|startoftext|> a photo of a cat <|endoftext|>."""
+    tokenizer = clip_tokenizer()
+    assert tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
+    assert tokenizer.model_max_length == 77
+
+
+def text_encoder(width=32):
+    """CLIP's text encoder with its real vocabulary, small."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=49408, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=1,
+            num_attention_heads=2, bos_token_id=0, eos_token_id=2, pad_token_id=1,
+        )
+    )  # fmt: skip
+
+
+def autoencoder():
+    """Stable Diffusion's classes and scaling factor, factor 8."""
+    torch.manual_seed(0)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 8, 8, 8), latent_channels=4, norm_num_groups=4, scaling_factor=0.18215,
+    )  # fmt: skip
+
+
+SCHEDULE = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
+UNET = dict(in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8,
+            cross_attention_dim=32)  # fmt: skip
+
+
+def video_pipeline():
+    """ModelScopeT2V's classes, small; its networks draw their weights from seed 0."""
+    torch.manual_seed(0)
+    unet = UNet3DConditionModel(
+        **UNET,
+        attention_head_dim=8,
+        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+    )
+    scheduler = DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=False)
+    return TextToVideoSDPipeline(autoencoder(), text_encoder(), clip_tokenizer(), unet, scheduler)
+
+
+def image_pipeline(**schedule):
+    """Stable Diffusion's classes, small."""
+    torch.manual_seed(1)
+    unet = UNet2DConditionModel(
+        **UNET,
+        attention_head_dim=2,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    scheduler = PNDMScheduler(**SCHEDULE | schedule, skip_prk_steps=True, set_alpha_to_one=False)
+    return StableDiffusionPipeline(
+        autoencoder(), text_encoder(), clip_tokenizer(), unet, scheduler, None, None, requires_safety_checker=False
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Small pipelines as their repositories lay them out: fp16 variants, and Zeroscope's .bin files."""
+    root = tmp_path_factory.mktemp("published")
+    video_pipeline().to(torch.float16).save_pretrained(root / "modelscope", variant="fp16")
+    image_pipeline().to(torch.float16).save_pretrained(root / "stable_diffusion", variant="fp16")
+    video = video_pipeline()
+    video.save_pretrained(root / "zeroscope")
+    for name, network in {"unet": video.unet, "vae": video.vae}.items():
+        (root / "zeroscope" / name / "diffusion_pytorch_model.safetensors").unlink()
+        network.save_pretrained(root / "zeroscope" / name, safe_serialization=False)
+        assert (root / "zeroscope" / name / "diffusion_pytorch_model.bin").is_file()
+    return root
+
+
+@pytest.fixture
+def mp4(tmp_path):
+    """A short video of noise that moves."""
+    noise = torch.randint(0, 256, (6, 48, 48, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    write_video(tmp_path / "cat.mp4", noise, 8.0)
+    return tmp_path / "cat.mp4"
+
+
+def overrides(saved, model):
+    """What a user with local folders types, at a size that a CPU edits in seconds."""
+    return [
+        f"model={model}", "image_model=stable_diffusion_v1_5", f"model.path={saved / model}",
+        f"image_model.path={saved / 'stable_diffusion'}", "model.dtype=float32", "image_model.dtype=float32",
+        "device=cpu", "model.height=32", "model.width=32", "model.num_frames=4", "attention.layers=1",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["modelscope", "zeroscope"])
+def test_saved_pipelines_edit_a_video(saved, mp4, tmp_path, model):
+    """From safetensors, fp16 variants and .bin alike, `assd.run` edits an mp4: the real entry point, exit code 0."""
+    command = [
+        sys.executable, "-m", "assd.run", *overrides(saved, model), "dataset=video", f"dataset.path={mp4}",
+        f"dataset.source_prompt={PROMPTS[0]}", f"dataset.target_prompt={PROMPTS[1]}", "method.num_steps=2",
+        "tracking.mode=disabled", "metric=[flicker]", f"output={tmp_path / 'runs'}",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "runs").rglob("edited.mp4"))) == 1
+
+
+def test_files_of_every_kind_hold_the_same_network(saved):
+    """The weights that come out of .bin are those that were saved, and of the fp16 variant their rounding."""
+    config = {model: composed(overrides(saved, model)) for model in ("modelscope", "zeroscope")}
+    half, full = (instantiate(cfg.model).unet.state_dict() for cfg in config.values())
+    expected = video_pipeline().unet.state_dict()
+    assert expected.keys() == full.keys() == half.keys()
+    for name, value in expected.items():
+        assert torch.equal(full[name], value)
+        assert torch.equal(half[name], value.half().float())
+
+
+def test_only_what_is_used_is_loaded(saved):
+    """The image model reads the video model's latents: its own autoencoder stays on disk, but its scale is known."""
+    image_model = instantiate(composed(overrides(saved, "modelscope")).image_model)
+    assert image_model.vae is None
+    assert image_model.scaling_factor == 0.18215
+
+
+def test_bin_files_need_permission_and_run_nothing(saved, tmp_path):
+    """Without allow_bin a .bin is not read; with it, one that would run code when unpickled is refused."""
+
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    size = dict(device="cpu", height=32, width=32, num_frames=4)
+    with pytest.raises(InputError, match="can't be loaded"):
+        load(str(saved / "zeroscope"), **size)
+    shutil.copytree(saved / "zeroscope", tmp_path / "bad")
+    with (tmp_path / "bad" / "unet" / "diffusion_pytorch_model.bin").open("wb") as file:
+        pickle.dump({"conv_in.weight": Payload()}, file)
+    with pytest.raises(InputError, match="can't be loaded"):
+        load(str(tmp_path / "bad"), allow_bin=True, **size)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_models_of_different_schedules_are_refused(saved, tmp_path):
+    """At one t their Z_t would differ: an error when the run is configured, and no silent gradient."""
+    image_pipeline(beta_end=0.02).to(torch.float16).save_pretrained(tmp_path / "other", variant="fp16")
+    cfg = composed([*overrides(saved, "modelscope"), f"image_model.path={tmp_path / 'other'}"])
+    with pytest.raises(Exception, match="one noise schedule"):
+        instantiate(cfg.method, _convert_="all")
+
+
+def test_missing_model_says_how_to_get_it(monkeypatch):
+    """Offline and not in the cache: the command that would fetch it, its size and licence, and why nobody was asked."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError) as error:
+        load("someone/absent-model", revision="abc", variant="fp16", licence="CC-BY-NC-4.0", download="3.7 GB",
+             device="cpu", height=8, width=8)  # fmt: skip
+    message = str(error.value)
+    assert "hf download someone/absent-model --revision abc" in message
+    assert "*.fp16.safetensors" in message
+    assert "3.7 GB" in message
+    assert "CC-BY-NC-4.0" in message
+    assert "HF_HUB_OFFLINE" in message
+
+
+def test_random_weights_are_the_architecture(tmp_path):
+    """`random: true` reads configurations alone, and the same call gives the same weights."""
+    pipeline = video_pipeline()
+    for name, part in {"unet": pipeline.unet, "vae": pipeline.vae, "text_encoder": pipeline.text_encoder}.items():
+        part.save_pretrained(tmp_path / name)
+        next((tmp_path / name).glob("*.safetensors")).unlink()
+    pipeline.scheduler.save_pretrained(tmp_path / "scheduler")
+    options = dict(random=True, architecture=str(tmp_path), device="cpu", height=32, width=32, num_frames=4)
+    model = load("unused/unused", **options)
+    again = load("another/unused", **options)
+    assert all(torch.equal(a, b) for a, b in zip(model.unet.parameters(), again.unet.parameters()))
+    edited = model.decode(model.encode(torch.zeros(4, 3, 32, 32)))
+    assert edited.shape == (4, 3, 32, 32)
+
+
+@pytest.mark.parametrize("kind", ["path", "array", "images"])
+def test_edit_from_python(mp4, kind):
+    """`assd.edit` takes a path, an array or PIL images, and gives back bytes that are no longer the source."""
+    from PIL import Image  # noqa: PLC0415
+
+    frames = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+    video = {"array": frames, "images": [Image.fromarray(frame) for frame in frames]}.get(kind)
+    if video is None:
+        write_video(mp4.with_name("eight.mp4"), torch.from_numpy(frames), 8.0)
+        video = mp4.with_name("eight.mp4")
+    steps = []
+    edited = assd.edit(
+        video,
+        source="a red circle moving right over snow",
+        target="a blue circle moving right over snow",
+        overrides=["method.num_steps=2", "device=cpu"],
+        progress=lambda step, all_steps: steps.append((step, all_steps)),
+    )
+    assert edited.shape == (8, 64, 64, 3)
+    assert edited.dtype == np.uint8
+    assert steps == [(1, 2), (2, 2)]
+
+
+def test_edit_refuses_what_is_no_video():
+    """Floats, or frames without colour, are refused by name and shape."""
+    prompts = dict(source="a red circle moving right over snow", target="a blue circle moving right over snow")
+    with pytest.raises(InputError, match=r"video must be bytes.*float64 of shape \(8, 64, 64, 3\)"):
+        assd.edit(np.zeros((8, 64, 64, 3)), **prompts)
