@@ -108,11 +108,11 @@ def test_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch):
         stage = train.autoencoder_stage(vae, corpus, device, steps=6, batch=2)
         healthy, calls = stage.loss, []
 
-        def loss(draw):
+        def loss(draw, step):
             calls.append(draw)
             if len(calls) == dies_at:
                 raise KeyboardInterrupt
-            return healthy(draw)
+            return healthy(draw, step)
 
         stage.loss = loss
         folder.mkdir(exist_ok=True)

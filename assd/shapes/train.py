@@ -1,8 +1,8 @@
 """Trains the embedded models: `python -m assd.shapes.train`.
 
-Five stages, each from the weights of those before it: autoencoder, decoder, text_to_image, text_to_video, clip. A stage
-is checkpointed every minute and continues where it stopped; batch and noise of a step are drawn from (seed, stage,
-step), so an interrupted training ends in the same weights. The progress bar says how long each takes.
+Six stages, each from the weights of those before it: autoencoder, decoder, text_to_image, motion, text_to_video, clip. A
+stage is checkpointed every minute and continues where it stopped; batch and noise of a step are drawn from (seed,
+stage, step), so an interrupted training ends in the same weights. The progress bar says how long each takes.
 """
 
 import argparse
@@ -35,6 +35,7 @@ SEED = 0
 CLIPS = 6000
 EMPTY_CAPTIONS = 0.1  # share of captions replaced by the empty prompt, for classifier-free guidance
 EMA_DECAY = 0.998
+PURE_NOISE = 1000  # as an exponent of t's density: every t is 99 % of the last or more
 READING_WEIGHT = 0.1  # of the text encoder's own task beside the diffusion loss
 IGNORED = -100  # cross-entropy's mark of an unknown class
 KL_WEIGHT = 3e-4  # on the mean over a latent's elements
@@ -45,11 +46,11 @@ console = Console()
 
 @dataclass
 class Stage:
-    """What one training loop needs: the modules that learn, and the loss of one step's random generator."""
+    """What one training loop needs: the modules that learn, and the loss of one step's random generator and number."""
 
     name: str
     modules: nn.ModuleDict
-    loss: Callable[[torch.Generator], Tensor]
+    loss: Callable[[torch.Generator, int], Tensor]
     steps: int
     lr: float
 
@@ -75,7 +76,7 @@ def fit(stage: Stage, work: Path, device: torch.device) -> None:
     losses: list[float] = []
     for step in progress(stage, first):
         with torch.autocast(device.type, torch.bfloat16):
-            loss = stage.loss(generator(SEED, stage.name, step))
+            loss = stage.loss(generator(SEED, stage.name, step), step)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -130,7 +131,7 @@ def autoencoder_stage(vae: nn.Module, corpus: Corpus, device: torch.device, step
     """Absolute plus squared error, five times heavier on the object, and a little KL to keep latents compact."""
     frames, masks = corpus.frames.flatten(0, 1), corpus.masks.flatten(0, 1)
 
-    def loss(draw: torch.Generator) -> Tensor:
+    def loss(draw: torch.Generator, step: int) -> Tensor:
         pixels, indices = gather(frames, batch, draw)
         pixels = to_floats(pixels).to(device)
         weight = 1 + 4 * masks[indices][:, None].to(device)
@@ -149,7 +150,7 @@ def decoder_stage(vae: nn.Module, corpus: Corpus, device: torch.device, steps: i
     """The decoder alone, on squared error of what the encoder really gives: latents stay, reconstructions sharpen."""
     frames = corpus.frames.flatten(0, 1)
 
-    def loss(draw: torch.Generator) -> Tensor:
+    def loss(draw: torch.Generator, step: int) -> Tensor:
         pixels, _ = gather(frames, batch, draw)
         pixels = to_floats(pixels).to(device)
         with torch.no_grad():
@@ -205,14 +206,16 @@ def diffusion_stage(
     batch: int,
     lr: float,
     high_noise: int,
-    group: int,
+    group: int = 1,
+    doubling: int | None = None,
 ) -> Stage:
     """Velocity prediction (Salimans and Ho 2022): || v - v_theta(Z_t, t, y) ||^2, some captions left empty.
 
     v = sqrt(abar_t) eps - sqrt(1 - abar_t) Z. It is Eq. 2 with the weight 1 / abar_t: what a caption decides is decided
     at high noise, which plain noise prediction hardly weighs. Timesteps are drawn with a density proportional to
     t^high_noise, uniformly for 0. Every `group` neighbours among the latents are drawn together, under one t and one
-    eps, so that the loss tells them apart by what differs between them.
+    eps, so that the loss tells them apart by what differs between them. The first step knows one group, and `doubling`
+    steps later there are twice as many.
     """
     tokenizer, scheduler, reader = networks.tokenizer(), networks.scheduler(), Reader().to(device)
     if device.type == "cpu":  # the backward pass of the fused attention kernel is slow there
@@ -224,8 +227,10 @@ def diffusion_stage(
         for name, values in ATTRIBUTES.items()
     }
 
-    def loss(draw: torch.Generator) -> Tensor:
-        first = group * torch.randint(len(latents) // group, (batch // group,), generator=draw)
+    def loss(draw: torch.Generator, step: int) -> Tensor:
+        groups = len(latents) // group
+        known = groups if doubling is None else min(groups, 2 ** (step // doubling))
+        first = group * torch.randint(known, (batch // group,), generator=draw)
         indices = (first[:, None] + torch.arange(group)).flatten()
         z = latents[indices].to(device)
         eps = torch.randn((len(first), *z.shape[1:]), generator=draw).repeat_interleave(group, 0).to(device)
@@ -249,7 +254,7 @@ def clip_stage(
     tokenizer, contrast = networks.tokenizer(), open_clip.ClipLoss()
     tokens = tokenizer([c.caption for c in corpus.clips], padding="max_length", return_tensors="pt").input_ids
 
-    def loss(draw: torch.Generator) -> Tensor:
+    def loss(draw: torch.Generator, step: int) -> Tensor:
         clips, indices = gather(corpus.frames, batch, draw)
         frame = torch.randint(clips.shape[1], (batch,), generator=draw)
         pixels = to_floats(clips[torch.arange(batch), frame]).to(device)
@@ -320,7 +325,7 @@ def train(
     save_half(vae, weights / "vae")
 
     frames = rearrange(latents, "b n c h w -> (n b) c h w")  # frame-major, so that index % clips is the clip
-    options = {"batch": 32, "lr": 2e-3, "high_noise": 0, "group": 1}
+    options = {"batch": 32, "lr": 2e-3, "high_noise": 0}
     fit(stage("text_to_image", image, text, frames, steps=steps["text_to_image"], **options), work, device)
     save_half(text, weights / "text_encoder")
     networks.tokenizer().save_pretrained(weights / "tokenizer")
@@ -331,8 +336,11 @@ def train(
     if first and not steps["text_to_image"]:
         start_from(first, {"video_unet": video, "video_text_encoder": video_text})
     latents = rearrange(latents, "b n c h w -> b c n h w")
-    # which way the object moves is decided where its place can't be seen: at high noise
-    options = {"batch": 8, "lr": 1.5e-3, "high_noise": 2, "group": len(MOTIONS)}
+    # Which way the object moves is decided where its place can't be seen. It is the product of a word, a place in time
+    # and a place in the frame, which many clips at once don't teach; a few do, and then more.
+    options = {"batch": 4, "lr": 2e-3, "high_noise": PURE_NOISE, "group": len(MOTIONS), "doubling": 40}
+    fit(stage("motion", video, video_text, latents, steps=steps["motion"], **options), work, device)
+    options = {"batch": 8, "lr": 1.5e-3, "high_noise": 3, "group": len(MOTIONS)}
     fit(stage("text_to_video", video, video_text, latents, steps=steps["text_to_video"], **options), work, device)
     save_half(video_text, weights / "video_text_encoder")
     save_half(video, weights / "video_unet")
@@ -342,7 +350,7 @@ def train(
     console.print(f"weights in {weights}, {(time.monotonic() - started) / 60:.0f} minutes")
 
 
-STEPS = {"autoencoder": 2000, "decoder": 700, "text_to_image": 8000, "text_to_video": 3000, "clip": 4000}
+STEPS = {"autoencoder": 2000, "decoder": 700, "text_to_image": 8000, "motion": 600, "text_to_video": 3000, "clip": 4000}
 
 
 def main() -> None:
