@@ -8,6 +8,7 @@ import argparse
 import csv
 import functools
 import hashlib
+import http.client
 import os
 import shutil
 import tempfile
@@ -183,21 +184,20 @@ def download(url: str, file: Path, sha256: str | None = None) -> None:
     except urllib.error.HTTPError as error:
         complete = error.code == 416 and have > 0  # all of it was there before
         require(complete, f"{url} answers {error.code} {error.reason}: give another address with --url")
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
+        have = part.stat().st_size if part.exists() else 0
         raise InputError(f"{url} can't be read ({error}). The same command goes on at {have} bytes") from error
     require(complete, f"{url} ended early. The same command goes on where it stopped, {part.stat().st_size} bytes in")
-    found = digest(part)
-    if sha256 and found != sha256.lower():
-        part.unlink()
-        raise InputError(f"{url}: the file's SHA-256 is {found}, and not {sha256}. It was removed")
-    console.print(f"SHA-256 {found}", highlight=False, soft_wrap=True)
+    check_digest(part, sha256)
     part.replace(file)
 
 
 def fetch_davis(root: Path, url: str, sha256: str | None) -> None:
     """DAVIS-2017 trainval at 480p into the data root. Raises InputError where it can't be had or isn't a whole zip."""
     file = root / Path(url).name
-    if not file.exists():
+    if file.exists():
+        check_digest(file, sha256)
+    else:
         download(url, file, sha256)
     try:
         with zipfile.ZipFile(file) as archive:
@@ -219,26 +219,40 @@ def import_clips(root: Path, path: Path) -> list[str]:
     A file `<clip>.mp4`, or a folder of frames `<clip>`, is the clip; of Shutterstock the name may have more around the
     number. Clips that are already here stay as they are.
     """
+    path = path.resolve()
     require(path.exists(), f"{path} does not exist: give a folder of clips, or a zip file of them")
     if path.is_file():
         require(zipfile.is_zipfile(path), f"{path} is neither a folder nor a zip file")
         with tempfile.TemporaryDirectory(dir=ensure(root)) as folder, zipfile.ZipFile(path) as archive:
             archive.extractall(folder)
             return import_clips(root, Path(folder))
-    found = {(name, clip.is_dir()): clip for clip in clips_below(path) for name in names_of(clip)}
+    found = {
+        (name, clip.is_dir(), "JPEGImages" in clip.parts): clip for clip in clips_below(path) for name in names_of(clip)
+    }
     taken = []
     for entry in manifest("extended"):
-        frames, file = found.get((entry.clip, True)), found.get((entry.clip, False))
-        clip = frames if entry.source == "DAVIS-2017" else file or frames
+        if entry.source == "DAVIS-2017":
+            clip = found.get((entry.clip, True, True))
+        else:  # LOVEU-TGVE has clips that are called like DAVIS's and are cut otherwise
+            clip = found.get((entry.clip, False, False)) or found.get((entry.clip, True, False))
         if clip is None or entry.locate(root):
             continue
         goal = entry.home(root).with_suffix("" if clip.is_dir() else clip.suffix.lower())
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if clip.is_dir() else shutil.copyfile)(clip, goal)
+        copy_aside(clip, goal)
         if entry.source == "DAVIS-2017" and (masks := davis_masks(clip.parents[2], clip)):
-            shutil.copytree(masks, root / SOURCES[entry.source].folder / DAVIS_MASKS / entry.identifier)
+            copy_aside(masks, root / SOURCES[entry.source].folder / DAVIS_MASKS / entry.identifier)
         taken.append(entry.identifier)
     return taken
+
+
+def copy_aside(original: Path, goal: Path) -> None:
+    """A file or folder, copied under another name and renamed: half a copy never looks like a clip."""
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    partial = goal.with_name(goal.name + ".partial")
+    if partial.is_dir():
+        shutil.rmtree(partial)
+    (shutil.copytree if original.is_dir() else shutil.copyfile)(original, partial)
+    partial.replace(goal)
 
 
 def clips_below(path: Path) -> Iterator[Path]:
@@ -260,6 +274,15 @@ def ensure(folder: Path) -> Path:
     """The folder, made where it isn't there."""
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def check_digest(file: Path, sha256: str | None) -> None:
+    """Prints a file's SHA-256; removes the file and raises InputError where another one is expected."""
+    found = digest(file)
+    if sha256 and found != sha256.lower():
+        file.unlink()
+        raise InputError(f"{file}: its SHA-256 is {found}, and not {sha256}. It was removed")
+    console.print(f"SHA-256 {found}", highlight=False, soft_wrap=True)
 
 
 def digest(file: Path) -> str:

@@ -108,7 +108,7 @@ def row_pair(root: Path, number: int, row: dict[str, str], num_frames: int, heig
     if not source.exists() and davis.is_dir():
         source = davis
     read = functools.partial(file_footage, source, davis_masks(root, source), num_frames, height, width)
-    return TextVideoPair(f"{number:02d}-{source.stem}", prompts, read, clip=source.stem)
+    return TextVideoPair(f"{number:02d}-{source.stem}", prompts, read, clip=row["video"])
 
 
 def davis_masks(root: Path, frames: Path) -> Path | None:

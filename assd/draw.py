@@ -33,7 +33,10 @@ def draw_step(seed: int, clip: str, step: int, like: Float[Tensor, "c n h w"], t
     first, last = timesteps
     rng = generator(seed, clip, step)
     t = int(torch.randint(first, last + 1, (), generator=rng))
-    return Draw(t, torch.randn(like.shape, generator=rng).to(like.device))
+    eps = torch.randn(like.shape, generator=rng)
+    if like.is_cuda:
+        eps = eps.pin_memory()  # so that the copy does not wait for the GPU
+    return Draw(t, eps.to(like.device, non_blocking=True))
 
 
 def check_timesteps(timesteps: Sequence[int], available: int) -> None:

@@ -1,7 +1,17 @@
 """Editing from Python, in the manner of diffusers.
 
 >>> import assd
->>> frames = assd.edit("cat.mp4", source="a cat", target="a tiger", model="modelscope")  # doctest: +SKIP
+>>> from assd.shapes.corpus import clip_pairs
+>>> from assd.shapes.world import render
+>>> clip = clip_pairs()[0].source
+>>> video = to_bytes(render(clip)[0]).numpy()
+>>> clip.caption
+'a black circle moving right over sand'
+>>> edited = assd.edit(video, clip.caption, "a green circle moving right over sand", overrides=["method.num_steps=2"])
+>>> edited.shape
+(8, 64, 64, 3)
+
+Of a real video: `assd.edit("cat.mp4", source="a cat", target="a tiger", model="modelscope")`.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,14 +19,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from jaxtyping import UInt8
+from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
 from assd.config import composed
 from assd.distillation import Request, ScoreDistillation
-from assd.errors import require
+from assd.errors import InputError, require
 from assd.video import evenly_spaced, read_video, to_bytes, to_pixels
 
 IMAGE_MODELS = {"shapes": "shapes"}  # of the other text-to-video models it is Stable Diffusion v1.5
@@ -48,8 +60,10 @@ def edit(
     can't be used and DivergedError when the gradient is NaN or Inf.
     """
     chosen = [f"model={model}", f"image_model={IMAGE_MODELS.get(model, 'stable_diffusion_v1_5')}"]
+    if model not in IMAGE_MODELS:
+        chosen.append("key_frame_stride=4")
     cfg = composed([*chosen, f"+ablation={ablation}", f"seed={seed}", *overrides])
-    method: ScoreDistillation = instantiate(cfg.method, _convert_="all")
+    method = build(cfg)
     if isinstance(video, (str, Path)):
         name = Path(video).resolve().stem
     frames = to_pixels(as_bytes(video, method.model.num_frames), method.model.height, method.model.width)
@@ -65,17 +79,29 @@ def edit(
     return edited[0] if isinstance(target, str) else edited
 
 
+def build(cfg: DictConfig) -> ScoreDistillation:
+    """The configured method. Raises InputError for what a component refuses, without Hydra's words around it."""
+    try:
+        return instantiate(cfg.method, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        raise
+
+
 def as_bytes(
     video: str | Path | np.ndarray | Tensor | Sequence[Image.Image] | Sequence[np.ndarray], num_frames: int
 ) -> UInt8[Tensor, "n H W 3"]:
     """The frames of whatever a video may be given as. Raises InputError for what is none."""
     if isinstance(video, (str, Path)):
         return read_video(Path(video), num_frames).frames
-    if not isinstance(video, (np.ndarray, Tensor)):
-        video = np.stack(
-            [np.asarray(frame.convert("RGB") if isinstance(frame, Image.Image) else frame) for frame in video]
-        )
-    frames = torch.as_tensor(video)
+    if isinstance(video, (np.ndarray, Tensor)):
+        frames = torch.as_tensor(np.ascontiguousarray(video))
+    else:
+        arrays = [np.asarray(f.convert("RGB") if isinstance(f, Image.Image) else f) for f in video]
+        sizes = {array.shape for array in arrays}
+        require(len(sizes) == 1, f"video must hold frames of one size; got {sorted(sizes) or 'no frame'}")
+        frames = torch.as_tensor(np.stack(arrays))
     require(
         frames.dtype == torch.uint8 and frames.ndim == 4 and frames.shape[-1] == 3,
         f"video must be bytes (uint8) of shape (n, H, W, 3), PIL images, or a path; "

@@ -101,7 +101,9 @@ class Editor:
         return failed
 
     def groups(self, pairs: list[TextVideoPair]) -> list[list[EditDirectory]]:
-        """The pairs in order, those together that one call can edit: same clip and source prompt, and as far done."""
+        """Pairs that one call can edit: same clip and source prompt, and as far done; in order, when each is alone."""
+        if self.targets_together == 1:
+            return [[self.directory.edit(pair)] for pair in pairs]
         groups: dict[tuple, list[EditDirectory]] = {}
         for pair in pairs:
             folder = self.directory.edit(pair)

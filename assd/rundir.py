@@ -132,14 +132,14 @@ class EditDirectory:
     @property
     def step(self) -> int:
         """Steps done at the last checkpoint."""
-        return torch.load(self._checkpoint, weights_only=True)["step"] if self._checkpoint.exists() else 0
+        return self._stored["step"] if self._checkpoint.exists() else 0
 
     def resume(self) -> State | None:
         """The last checkpoint, if there is one; curves of later steps are dropped, they will be written again."""
         if not self._checkpoint.exists():
             self._steps.unlink(missing_ok=True)
             return None
-        state = State(**torch.load(self._checkpoint, weights_only=True))
+        state = State(**self._stored)
         kept = [record for record in whole_lines(self._steps) if record["step"] < state.step]
         write_text(self._steps, "".join(json.dumps(record) + "\n" for record in kept))
         return state
@@ -182,6 +182,11 @@ class EditDirectory:
     def _write_record(self, status: str, **more: object) -> None:
         prompts = {"source_prompt": self.pair.prompts.source, "target_prompt": self.pair.prompts.target}
         write_json(self.path / "edit.json", {"id": self.pair.id, **prompts, "status": status, **more})
+
+    @property
+    def _stored(self) -> dict:
+        """The checkpoint, on the CPU: the run may go on on another device."""
+        return torch.load(self._checkpoint, weights_only=True, map_location="cpu")
 
     @property
     def _checkpoint(self) -> Path:

@@ -106,11 +106,11 @@ class Copy:
     """What W&B is told about one run. A call that fails is noted once; the run goes on without W&B.
 
     A point's W&B step is the pair's number times (num_steps + 1) plus the optimisation's step, so that a resumed run
-    goes on where it stopped.
+    goes on where it stopped; or the next one, where pairs take turns and that one has passed.
     """
 
     def __init__(self, run: Any, num_steps: int, every: int):
-        self._run, self.num_steps, self.every = run, num_steps, every
+        self._run, self.num_steps, self.every, self._last = run, num_steps, every, -1
         self._tell(lambda run: run.define_metric("optimisation/*", step_metric="optimisation/step"))
 
     def steps(self, number: int, curves: Sequence[dict[str, Any]]) -> None:
@@ -118,15 +118,17 @@ class Copy:
         for curve in curves:
             if curve["step"] % self.every == 0 or curve["step"] == self.num_steps - 1:
                 point = {f"optimisation/{key}": value for key, value in curve.items()} | {"optimisation/pair": number}
-                at = number * (self.num_steps + 1) + curve["step"]
-                self._tell(lambda run, point=point, at=at: run.log(point, step=at))
+                self._log(number, curve["step"], point)
 
     def scores(self, number: int, scores: pd.DataFrame) -> None:
         """The scores of pair `number`, as `edited/<metric>`, `source/<metric>` and so on."""
         rows = scores[scores.value.notna()]
         point = {f"{row.video}/{row.metric}": row.value for row in rows.itertuples()} | {"pair": number}
-        at = number * (self.num_steps + 1) + self.num_steps
-        self._tell(lambda run: run.log(point, step=at))
+        self._log(number, self.num_steps, point)
+
+    def _log(self, number: int, step: int, point: dict[str, Any]) -> None:
+        self._last = max(self._last + 1, number * (self.num_steps + 1) + step)
+        self._tell(lambda run: run.log(point, step=self._last))
 
     def summary(
         self, pairs: Sequence[TextVideoPair], edits: Path, scores: pd.DataFrame, failed: Sequence[str] = ()

@@ -17,11 +17,12 @@ from rich.console import Console
 from rich.table import Table
 
 from assd.config import composed
-from assd.distillation import ScoreDistillation
+from assd.distillation import Request, ScoreDistillation
 from assd.draw import draw_step
 from assd.guidance import guided_noise
 
 ROUNDS = 9
+STEPS = 4  # of the method in one measurement
 SOURCE = "a red circle moving right over snow"
 TARGETS = ("a blue circle", "a red star", "a green circle", "a black square")
 TARGETS = tuple(f"{start} moving right over snow" for start in TARGETS)
@@ -51,8 +52,8 @@ class Bench:
     def __init__(self, method: ScoreDistillation, image_model, seed: int):
         self.method, self.model, self.image_model = method, method.model, image_model
         shape = (self.model.num_frames, 3, self.model.height, self.model.width)
-        frames = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-        self.Z_ref = self.model.encode(frames)
+        self.frames = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+        self.Z_ref = self.model.encode(self.frames)
         self.draw = draw_step(seed, "bench", 0, self.Z_ref, method.timesteps)
 
     def passes(self) -> None:
@@ -84,44 +85,51 @@ class Bench:
         with self.method.attention(self.model.unet, 2):
             self.batched()
 
-    def step(self, targets: int = 1) -> None:
-        """A whole step of the method for so many targets together."""
-        Z = self.Z_ref.expand(targets, *self.Z_ref.shape)
-        with self.method.attention(self.model.unet, targets + 1):
-            parts = [loss(Z, self.Z_ref, SOURCE, TARGETS[:targets], self.draw) for loss in self.method.losses.values()]
-            Z = Z - 0.1 * sum(part.gradient for part in parts)
+    def steps(self, targets: int = 1) -> None:
+        """`STEPS` whole steps of the method, for so many targets together: draws, optimizers and curves as they are."""
+        self.method(self.frames, SOURCE, [Request(target) for target in TARGETS[:targets]], "bench")
 
     def alone(self, targets: int) -> None:
         """The same edits one after another."""
-        for _ in range(targets):
-            self.step()
+        for target in TARGETS[:targets]:
+            self.method(self.frames, SOURCE, [Request(target)], "bench")
+
+    def all_passes(self) -> None:
+        """The U-Net passes of as many steps, and encoding and decoding, which the method does as well."""
+        self.model.decode(self.model.encode(self.frames))
+        self.model.decode(self.Z_ref)
+        for _ in range(STEPS):
+            self.passes()
 
     @torch.no_grad()
     def plain(self) -> None:
-        """What one writes with diffusers' own classes: the four video predictions, and those of each key frame.
+        """What one writes with diffusers' own classes: as many steps, each batched as its pipelines are.
 
-        Batched over guidance as its pipelines are, one branch after the other, prompts encoded once; without fusion,
-        window or mask, which make our step dearer.
+        A pass for either branch, guidance's halves in its batch, and the same for the key frames; prompts are encoded
+        once. Without fusion, window and mask, which make our step dearer.
         """
         unet, image_unet = self.model.unet, self.image_model.unet
-        t = torch.tensor([self.draw.t])
-        key = range(0, self.Z_ref.shape[1], self.method.losses["joint_guidance"].stride)
-        noise, frames = [], []
-        for prompt in (TARGETS[0], SOURCE):
-            z_t = self.scheduler.add_noise(self.Z_ref[None], self.draw.eps[None], t)
-            both = torch.cat([z_t, z_t]).to(unet.dtype)
-            out = unet(both, t.to(both.device), encoder_hidden_states=self.model.embed(("", prompt))).sample.float()
-            empty, told = out.chunk(2)
-            noise.append(empty + 7.5 * (told - empty))
-            for i in key:
-                both = torch.cat([z_t[:, :, i], z_t[:, :, i]]).to(image_unet.dtype)
-                told_embedding = self.image_model.embed(("", prompt))
-                out = image_unet(both, t.to(both.device), encoder_hidden_states=told_embedding).sample.float()
+        stride = self.method.losses["joint_guidance"].stride
+        self.model.decode(self.model.encode(self.frames))
+        Z = self.Z_ref.clone()
+        for _ in range(STEPS):
+            t = torch.tensor([self.draw.t], device=Z.device)
+            noise, frames = [], []
+            for z, prompt in ((Z, TARGETS[0]), (self.Z_ref, SOURCE)):
+                z_t = self.scheduler.add_noise(z[None], self.draw.eps[None], t)
+                both = torch.cat([z_t, z_t]).to(unet.dtype)
+                out = unet(both, t, encoder_hidden_states=self.model.embed(("", prompt))).sample.float()
                 empty, told = out.chunk(2)
+                noise.append(empty + 7.5 * (told - empty))
+                key = z_t[0, :, ::stride].movedim(1, 0)
+                both = torch.cat([key, key]).to(image_unet.dtype)
+                embeddings = self.image_model.embed(("",) * len(key) + (prompt,) * len(key))
+                empty, told = image_unet(both, t, encoder_hidden_states=embeddings).sample.float().chunk(2)
                 frames.append(empty + 7.5 * (told - empty))
-        gradient = noise[0] - noise[1]
-        for place, i in enumerate(key):
-            gradient[:, :, i] += frames[place] - frames[place + len(key)]
+            gradient = (noise[0] - noise[1])[0]
+            gradient[:, ::stride] += (frames[0] - frames[1]).movedim(0, 1)
+            Z = Z - 0.1 * gradient
+        self.model.decode(Z)
 
     @property
     def scheduler(self) -> DDPMScheduler:
@@ -140,17 +148,17 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="as for assd.run")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
-    cfg = composed(options.overrides)
+    cfg = composed([f"method.num_steps={STEPS}", *options.overrides])
     bench = Bench(instantiate(cfg.method, _convert_="all"), instantiate(cfg.image_model), cfg.seed)
     rows = {
         "one batched U-Net pass / four separate passes": (bench.batched, bench.separate),
         "attention fusion on / off": (bench.fused, bench.batched),
-        "our step / its U-Net passes alone": (bench.step, bench.passes),
-        "our step, with fusion / a plain loop of diffusers' classes, without": (bench.step, bench.plain),
+        "our steps / their U-Net passes alone": (bench.steps, bench.all_passes),
+        "our steps, with fusion / a plain loop of diffusers' classes, without": (bench.steps, bench.plain),
     }
     for targets in (1, 2, 4):
         rows[f"{targets} targets together / one after another"] = (
-            lambda targets=targets: bench.step(targets),
+            lambda targets=targets: bench.steps(targets),
             lambda targets=targets: bench.alone(targets),
         )
     model = bench.model
@@ -160,7 +168,7 @@ def main() -> None:
     console = Console()
     console.print(
         f"{cfg.model.path}, {model.num_frames} frames of {model.height} x {model.width}, {model.device}, "
-        f"{torch.get_num_threads()} threads, {options.rounds} rounds; a step takes {seconds(bench.step):.2f} s"
+        f"{torch.get_num_threads()} threads, {options.rounds} rounds; {STEPS} steps take {seconds(bench.steps):.1f} s"
     )
     console.print(table)
 

@@ -18,7 +18,7 @@ GRIDS: dict[str, tuple[float, ...]] = {
     "loss.video.rule.gamma": (0.33, 0.5, 0.67, 0.8, 1.0),
     "attention.lam": (0.0, 0.4, 0.6, 0.8, 1.0),
     "attention.layers": (1, 2, 3, 4),
-    "loss.joint_guidance.stride": (1, 2, 4),
+    "key_frame_stride": (1, 2, 4),
 }
 METRICS = ("edit_success", "clip_text", "contamination", "truth_psnr", "warp_error")  # what a value is chosen by
 

@@ -222,3 +222,22 @@ def test_run_names_tell_commands_apart() -> None:
     names = [run_name(command) for command in commands]
     assert len(set(names)) == len(commands)
     assert names == [run_name(command) for command in commands]
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+def test_every_ablation_of_every_experiment(experiment, ablation):
+    """An experiment's own values leave no component behind that an ablation took away: all can be built."""
+    cfg = plain([f"+experiment={experiment}", f"+ablation={ablation}"], resolve=False)
+    assert all("_target_" in loss for loss in cfg["loss"].values())
+
+
+def test_the_papers_setting():
+    """ModelScopeT2V and Stable Diffusion on the benchmark, 200 steps of SGD at 0.1, gamma 0.67, lambda 0.8."""
+    cfg = plain(["+experiment=paper"], resolve=True)
+    assert (cfg["model"]["path"], cfg["model"]["num_frames"]) == ("ali-vilab/text-to-video-ms-1.7b", 16)
+    assert cfg["image_model"]["path"] == "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert (cfg["method"]["num_steps"], cfg["optimizer"]["lr"]) == (200, 0.1)
+    assert (cfg["loss"]["video"]["rule"]["gamma"], cfg["attention"]["lam"]) == (0.67, 0.8)
+    assert len(range(0, 16, cfg["loss"]["joint_guidance"]["stride"])) == 4
+    assert (cfg["dataset"]["split"], cfg["dataset"]["height"], cfg["dataset"]["num_frames"]) == ("core", 256, 16)

@@ -66,10 +66,15 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_every_data_file(wheel: Path) -> None:
-    """Every YAML file, every file of the weights and pairs.csv are in the wheel, with the bytes they have here."""
+    """YAML files, weights, both lists of pairs and the published sizes are in the wheel, byte for byte."""
     expected = {f"assd/{path.relative_to(ROOT).as_posix()}": path for path in (ROOT / "conf").rglob("*.yaml")}
     expected |= {path.relative_to(ROOT).as_posix(): path for path in (ROOT / WEIGHTS).rglob("*") if path.is_file()}
-    expected["assd/shapes/pairs.csv"] = ROOT / "assd/shapes/pairs.csv"
+    data = (
+        ROOT / "assd/shapes/pairs.csv",
+        ROOT / "assd/benchmark.csv",
+        *(ROOT / "assd/models/published").rglob("*.json"),
+    )
+    expected |= {path.relative_to(ROOT).as_posix(): path for path in data}
     assert len(expected) > 20
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -100,7 +105,7 @@ print(json.dumps([config.__file__, config.CONFIG_PATH, cfg.attention._target_, m
     file, config_path, attention, weights = json.loads(output.splitlines()[-1])
     assert Path(file).is_relative_to(installed)
     assert config_path == "pkg://assd.conf"
-    assert attention == "contextlib.nullcontext"
+    assert attention == "assd.attention.unmodified"
     assert Path(weights) == installed / WEIGHTS
     assert (Path(weights) / "video_unet" / "config.json").is_file()
 

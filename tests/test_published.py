@@ -1,10 +1,12 @@
 """The published models: sizes without weights, and small copies of them through the very YAML files that users use."""
 
+import json
 import pickle
 import shutil
 import subprocess
 import sys
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from hydra.utils import instantiate
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import assd
+from assd.attention import WeightedAttentionFusion
 from assd.config import composed
 from assd.errors import InputError
 from assd.models import load
@@ -165,6 +168,35 @@ def test_only_what_is_used_is_loaded(saved):
     assert image_model.scaling_factor == 0.18215
 
 
+def test_older_repositories_leave_the_scale_out(saved, tmp_path):
+    """Stable Diffusion v1.5's own vae/config.json has no scaling_factor: it is 0.18215, and not an error."""
+    shutil.copytree(saved / "stable_diffusion", tmp_path / "older")
+    config = tmp_path / "older" / "vae" / "config.json"
+    config.write_text(json.dumps({k: v for k, v in json.loads(config.read_text()).items() if k != "scaling_factor"}))
+    model = load(str(tmp_path / "older"), vae=None, variant="fp16", device="cpu", height=32, width=32)
+    assert model.scaling_factor == 0.18215
+
+
+def test_a_local_folder_may_do_without_the_variant(saved):
+    """`variant: fp16` is the hub repository's; a folder that someone saved plainly is read through the same YAML."""
+    size = dict(device="cpu", height=32, width=32, num_frames=4)
+    plain = load(str(saved / "zeroscope"), variant="fp16", allow_bin=True, **size)
+    assert plain.unet.dtype == torch.float32
+
+
+@pytest.mark.parametrize("option", ["compile", "channels_last"])
+def test_speed_options_change_nothing_but_speed(saved, option):
+    """torch.compile and channels-last give the same noise to rounding, also inside the fusion."""
+    size = dict(device="cpu", height=32, width=32, num_frames=4)
+    z = torch.randn(4, 4, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    predictions = []
+    for options in ({}, {option: True}):
+        model = load(str(saved / "zeroscope"), allow_bin=True, **size, **options)
+        with WeightedAttentionFusion(0.8, 1)(model.unet, 2):
+            predictions.append(model.predict_noise(z, 500, model.embed(("", "", *PROMPTS))))
+    torch.testing.assert_close(predictions[1], predictions[0], rtol=1e-3, atol=1e-4)
+
+
 def test_bin_files_need_permission_and_run_nothing(saved, tmp_path):
     """Without allow_bin a .bin is not read; with it, one that would run code when unpickled is refused."""
 
@@ -193,13 +225,13 @@ def test_models_of_different_schedules_are_refused(saved, tmp_path):
 
 def test_missing_model_says_how_to_get_it(monkeypatch):
     """Offline and not in the cache: the command that would fetch it, its size and licence, and why nobody was asked."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(InputError) as error:
         load("someone/absent-model", revision="abc", variant="fp16", licence="CC-BY-NC-4.0", download="3.7 GB",
              device="cpu", height=8, width=8)  # fmt: skip
     message = str(error.value)
     assert "hf download someone/absent-model --revision abc" in message
-    assert "*.fp16.safetensors" in message
+    assert "--include 'unet/*.fp16.safetensors' --include 'vae/*.fp16.safetensors'" in message
     assert "3.7 GB" in message
     assert "CC-BY-NC-4.0" in message
     assert "HF_HUB_OFFLINE" in message
@@ -248,3 +280,8 @@ def test_edit_refuses_what_is_no_video():
     prompts = dict(source="a red circle moving right over snow", target="a blue circle moving right over snow")
     with pytest.raises(InputError, match=r"video must be bytes.*float64 of shape \(8, 64, 64, 3\)"):
         assd.edit(np.zeros((8, 64, 64, 3)), **prompts)
+    for frames in ([], [np.zeros((8, 8, 3), np.uint8), np.zeros((9, 8, 3), np.uint8)]):
+        with pytest.raises(InputError, match="frames of one size"):
+            assd.edit(frames, **prompts)
+    with pytest.raises(InputError, match="num_steps"):
+        assd.edit(np.zeros((8, 64, 64, 3), np.uint8), **prompts, overrides=["method.num_steps=0"])

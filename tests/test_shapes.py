@@ -96,6 +96,19 @@ def test_the_judge_reads_rendered_clips():
         assert judge(blurred) == expected
 
 
+def test_training_clips_come_in_every_direction():
+    """Fours that differ in motion, and in place at most: the object stays inside, and no caption is held out."""
+    clips = directed_clips("train", 200)
+    assert 150 < len(clips) <= 200
+    for group in zip(*[iter(clips)] * 4, strict=True):
+        assert {c.motion for c in group} == set(ATTRIBUTES["motion"])
+        assert len({c.edited(motion="up").caption + str((c.texture, c.travel)) for c in group}) == 1
+        for c in group:
+            mask = render(c)[1]
+            assert mask[:, [0, -1]].sum() + mask[:, :, [0, -1]].sum() <= mask.sum() * 0.01
+    assert not {c.caption for c in clips} & held_out_captions()
+
+
 def test_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch):
     """A stage that dies and starts again draws the batches and keeps the averages that the unbroken one would have."""
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)

@@ -65,6 +65,21 @@ def test_the_offline_file_read_back(tmp_path, caplog, read_back):
     assert not [record for record in caplog.records if record.name == "assd.tracking"]
 
 
+def test_pairs_that_take_turns(tmp_path, read_back):
+    """Edited together, pairs report in turns: W&B drops a step that has passed, so none may, and all points arrive."""
+    tmp_path.joinpath("run").mkdir()
+    with WandB(every=1).follow(tmp_path / "run", {}, num_steps=10) as copy:
+        for half in (CURVES[:5], CURVES[5:]):
+            for number in range(2):
+                copy.steps(number, half)
+        for number in range(2):
+            copy.scores(number, scores(f"p{number}", 0.5))
+    history = read_back(tmp_path / "run")["history"]
+    seen = [(i["optimisation/pair"], i["optimisation/step"]) for i in history if "optimisation/step" in i]
+    assert sorted(seen) == [(number, step) for number in range(2) for step in range(10)]
+    assert len([item for item in history if f"edited/{METRIC}" in item]) == 2
+
+
 def test_a_second_start_goes_on_under_the_same_id(tmp_path, read_back):
     """Two offline files, one id."""
     for _ in range(2):

@@ -126,7 +126,8 @@ class LatentDiffusion:
         self, z_t: Float[Tensor, "b ..."], t: int, embeddings: Float[Tensor, "b l d"]
     ) -> Float[Tensor, "b ..."]:
         """What the network was trained to predict, eps or v as `prediction_type` says, in float32."""
-        return self.unet(z_t.to(self.unet.dtype), t, encoder_hidden_states=embeddings).sample.float()
+        on_device = torch.full((1,), t, device=z_t.device)  # from a plain number the U-Net would make it with a wait
+        return self.unet(z_t.to(self.unet.dtype), on_device, encoder_hidden_states=embeddings).sample.float()
 
     def predict_noise(
         self, z_t: Float[Tensor, "b ..."], t: int, embeddings: Float[Tensor, "b l d"]

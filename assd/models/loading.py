@@ -2,13 +2,16 @@
 
 import functools
 import importlib.resources
+import inspect
 import json
-import os
 import re
+import shlex
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 from diffusers import AutoencoderKL, AutoModel, DDPMScheduler, UNet2DConditionModel, UNet3DConditionModel
 from open_clip.tokenizer import SimpleTokenizer
@@ -23,7 +26,7 @@ EMBEDDED = "pkg://"  # a folder inside an installed package, `pkg://assd.shapes/
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)  # of a sweep over models the earlier ones can go
 def load(
     path: str,
     *,
@@ -50,7 +53,8 @@ def load(
     path       local folder, `pkg://package/folder`, or hub id; no remote code is run. HF_HUB_OFFLINE is honoured
     unet, vae, text_encoder  their subfolders; `vae: null` for a model that only predicts noise on another's latents,
                of which the autoencoder's configuration alone is read
-    revision, variant  of a hub repository: a commit, and `fp16` where it has half-precision files
+    revision, variant  of a hub repository: a commit, and `fp16` where it has half-precision files; a folder may do
+               without that variant
     allow_bin  read .bin files where there are no safetensors, unpickled as tensors alone (weights_only)
     licence, download  said when the model is missing: its terms, and the size of what would be fetched
     architecture  folder in the same layout that holds the configurations alone
@@ -77,7 +81,7 @@ def load(
             raise InputError(
                 f"model path {path!r} can't be loaded: {error}\nIt must be a folder in diffusers' layout with "
                 f"{folders} and scheduler/, or the hub id of one."
-                + how_to_fetch(path, revision, variant, allow_bin, licence, download)
+                + how_to_fetch(path, (unet, vae, text_encoder), revision, variant, allow_bin, licence, download)
             ) from error
     if channels_last:
         to_channels_last(parts["unet"])
@@ -100,15 +104,22 @@ def pretrained_parts(
     transformers_logging.disable_progress_bar()
     common: dict[str, Any] = {"revision": revision} if revision and not Path(folder).is_dir() else {}
     weights = common | {"torch_dtype": precision, "use_safetensors": None if allow_bin else True}
-    weights |= {"variant": variant} if variant else {}
+    if variant and (not Path(folder).is_dir() or any(Path(folder, unet).glob(f"*.{variant}.*"))):
+        weights |= {"variant": variant}
     return dict(
         unet=AutoModel.from_pretrained(folder, subfolder=unet, **weights),
         vae=AutoencoderKL.from_pretrained(folder, subfolder=vae, **weights) if vae else None,
         text_encoder=CLIPTextModel.from_pretrained(folder, subfolder=text_encoder, **weights),
         tokenizer=AutoTokenizer.from_pretrained(folder, subfolder="tokenizer", **common),
         scheduler=DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **common),
-        scaling_factor=AutoencoderKL.load_config(folder, subfolder=vae or "vae", **common)["scaling_factor"],
+        scaling_factor=scaling_factor(AutoencoderKL.load_config(folder, subfolder=vae or "vae", **common)),
     )
+
+
+def scaling_factor(vae_config: dict[str, Any]) -> float:
+    """As configured; older repositories leave diffusers' default out."""
+    default = inspect.signature(AutoencoderKL.__init__).parameters["scaling_factor"].default
+    return vae_config.get("scaling_factor", default)
 
 
 def random_parts(folder: str, vae: str | None, precision: torch.dtype) -> dict[str, Any]:
@@ -126,7 +137,7 @@ def random_parts(folder: str, vae: str | None, precision: torch.dtype) -> dict[s
             text_encoder=CLIPTextModel(CLIPTextConfig.from_pretrained(folder, subfolder="text_encoder")),
             tokenizer=clip_tokenizer(),
             scheduler=DDPMScheduler.from_pretrained(folder, subfolder="scheduler"),
-            scaling_factor=vae_config["scaling_factor"],
+            scaling_factor=scaling_factor(vae_config),
         )
     finally:
         torch.set_default_dtype(before)
@@ -153,19 +164,25 @@ def to_channels_last(unet: nn.Module) -> None:
 
 
 def how_to_fetch(
-    path: str, revision: str | None, variant: str | None, allow_bin: bool, licence: str | None, download: str | None
+    path: str,
+    networks: Sequence[str | None],
+    revision: str | None,
+    variant: str | None,
+    allow_bin: bool,
+    licence: str | None,
+    download: str | None,
 ) -> str:
     """What a person types to get a hub repository's files that are read; nothing for a local path."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
         return ""
-    weights = f"*.{variant}.safetensors" if variant else "*.safetensors"
-    patterns = ["*/*.json", "tokenizer/*", f"*/{weights}"] + ["*/*.bin"] * allow_bin
+    suffixes = [f".{variant}.safetensors" if variant else ".safetensors", *([".bin"] if allow_bin else [])]
+    wanted = ["*/*.json", "tokenizer/*", *(f"{name}/*{suffix}" for name in networks if name for suffix in suffixes)]
     command = ["hf", "download", path, *(["--revision", revision] if revision else [])]
-    command += [f"--include {' '.join(map(repr, patterns))}"]
-    offline = " HF_HUB_OFFLINE is set, so the hub was not asked." if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+    command += [word for pattern in wanted for word in ("--include", pattern)]
+    offline = " HF_HUB_OFFLINE is set, so nobody was asked." if huggingface_hub.constants.HF_HUB_OFFLINE else ""
     size = f" ({download})" if download else ""
-    terms = f" Its licence is {licence}." if licence else ""
-    return f"{offline}\nTo fetch it{size}: {' '.join(command)}.{terms}"
+    terms = f"\nIts licence is {licence}." if licence else ""
+    return f"{offline}\nTo fetch it{size}:\n  {shlex.join(command)}{terms}"
 
 
 def resolve_folder(path: str) -> str:

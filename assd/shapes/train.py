@@ -1,7 +1,7 @@
 """Trains the embedded models: `python -m assd.shapes.train`.
 
-Six stages, each from the weights of those before it: autoencoder, decoder, text_to_image, motion, text_to_video, clip. A
-stage is checkpointed every minute and continues where it stopped; batch and noise of a step are drawn from (seed,
+Six stages, each from the weights of those before it: autoencoder, decoder, text_to_image, motion, text_to_video, clip.
+A stage is checkpointed every minute and continues where it stopped; batch and noise of a step are drawn from (seed,
 stage, step), so an interrupted training ends in the same weights. The progress bar says how long each takes.
 """
 
