@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
+from diffusers import DDIMScheduler
 from jaxtyping import Float
 from rich.console import Console
 from rich.progress import track
@@ -17,8 +18,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from assd import pictures, video
 from assd.draw import generator
-from assd.models import LatentDiffusion, load
-from assd.shapes import networks
+from assd.models import LatentDiffusion, load, resolve_folder
 from assd.shapes.corpus import clip
 from assd.shapes.judge import judge
 from assd.shapes.world import ATTRIBUTES, Clip, render, visible
@@ -49,10 +49,15 @@ def autoencoder_psnr(model: LatentDiffusion, clips: list[Clip]) -> float:
 
 
 def generate(
-    model: LatentDiffusion, prompts: list[str], shape: tuple[int, ...], steps: int, w: float, seed: int
+    model: LatentDiffusion,
+    scheduler: DDIMScheduler,
+    prompts: list[str],
+    shape: tuple[int, ...],
+    steps: int,
+    w: float,
+    seed: int,
 ) -> Float[Tensor, "b ..."]:
-    """Latents sampled from noise with DDIM under classifier-free guidance of v, which pure noise (abar = 0) needs."""
-    scheduler = networks.scheduler()
+    """Latents sampled from noise with DDIM, guided in what the network predicts: of pure noise eps says nothing."""
     scheduler.set_timesteps(steps)
     z = torch.randn((len(prompts), *shape), generator=generator("generate", seed))
     embeddings = model.embed(("",) * len(prompts) + tuple(prompts))
@@ -86,14 +91,16 @@ def check_clip(scorer: ClipScorer, clips: list[Clip]) -> dict[str, float]:
 
 
 def check_generation(
-    model: LatentDiffusion, scorer: ClipScorer, clips: list[Clip], steps: int, w: float
+    model: LatentDiffusion, scheduler: DDIMScheduler, scorer: ClipScorer, clips: list[Clip], steps: int, w: float
 ) -> tuple[dict[str, float], list[Float[Tensor, "n 3 H W"]]]:
     """Share of generated clips with the right attribute, by pixels and by CLIP, and the lower of the two."""
     by_pixels: dict[str, list[bool]] = {attribute: [] for attribute in ATTRIBUTES}
     by_clip: dict[str, list[bool]] = {attribute: [] for attribute in ("colour", "shape", "background")}
     videos = []
     for i, c in enumerate(track(clips, "generating", console=console)):
-        z = generate(model, [c.caption], (model.unet.config.in_channels, model.num_frames, 16, 16), steps, w, seed=i)
+        z = generate(
+            model, scheduler, [c.caption], (model.unet.config.in_channels, model.num_frames, 16, 16), steps, w, seed=i
+        )
         frames = model.decode(z[0])
         videos.append(frames)
         seen = judge(frames)
@@ -130,12 +137,13 @@ def main() -> None:
     options = parser.parse_args()
     size = {"height": 64, "width": 64, "device": "cpu"}
     model = load(options.weights, unet="video_unet", text_encoder="video_text_encoder", num_frames=8, **size)
+    scheduler = DDIMScheduler.from_pretrained(resolve_folder(options.weights), subfolder="scheduler")
     clips = [clip("validation", index) for index in range(options.clips)]
 
     numbers = {"autoencoder PSNR, dB": autoencoder_psnr(model, clips)}
     scorer = ClipScorer("embedded CLIP", f"local-dir:{options.weights}/clip", device="cpu")
     numbers |= check_clip(scorer, [clip("validation", index) for index in range(256)])
-    generated, videos = check_generation(model, scorer, clips, options.steps, options.guidance_scale)
+    generated, videos = check_generation(model, scheduler, scorer, clips, options.steps, options.guidance_scale)
     numbers |= generated
 
     table = Table("measured on held-out clips", "value", "bound")
