@@ -83,9 +83,16 @@ def clip(split: str, index: int) -> Clip:
 
 
 def directed_clips(split: str, size: int) -> list[Clip]:
-    """At most `size` clips of a split, in groups of four that differ in their motion; no caption is held out."""
-    groups = (in_every_direction(clip(split, index)) for index in range(size // len(MOTIONS)))
-    return [c for group in groups if not {c.caption for c in group} & held_out_captions() for c in group]
+    """At most `size` clips of a split, in groups of four that differ in their motion; no caption is held out.
+
+    Where one of the four captions is, another of the group stands twice in its place.
+    """
+    clips: list[Clip] = []
+    for index in range(size // len(MOTIONS)):
+        group = in_every_direction(clip(split, index))
+        allowed = [c for c in group if c.caption not in held_out_captions()]
+        clips += (allowed * len(MOTIONS))[: len(MOTIONS)]
+    return clips
 
 
 @dataclass(frozen=True)
