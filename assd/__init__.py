@@ -13,8 +13,6 @@ autoencoder's scaling factor, so that it has about unit variance.
 
 from typing import Any
 
-__all__ = ["edit"]
-
 
 def __getattr__(name: str) -> Any:
     """`assd.edit`, imported when it is asked for: torch takes seconds to load."""

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from assd.errors import require
+from assd.errors import InputError, require
 
 log = logging.getLogger(__name__)
 FRAMES_AT_ONCE = 16  # encoded or decoded together, to bound memory
@@ -60,20 +60,28 @@ class LatentDiffusion:
         self.height, self.width, self.num_frames = height, width, num_frames
         self.embed = functools.lru_cache(maxsize=64)(self.embed)
 
+    @contextlib.contextmanager
+    def autoencoder(self) -> Iterator[AutoencoderKL]:
+        """The autoencoder, on the device within the context. Raises InputError for a model without one."""
+        if self.vae is None:
+            raise InputError("this model has no autoencoder (vae: null): it predicts noise on another model's latents")
+        with visiting(self.vae, self.device):
+            yield self.vae
+
     @torch.no_grad()
     def encode(self, frames: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "c n h w"]:
         """Pixels in [-1, 1] to the latent: the posterior's mean times the autoencoder's scaling factor, in float32."""
-        with visiting(self.vae, self.device):
-            chunks = frames.to(self.device, self.vae.dtype).split(FRAMES_AT_ONCE)
-            latents = torch.cat([self.vae.encode(chunk).latent_dist.mean.float() for chunk in chunks])
+        with self.autoencoder() as vae:
+            chunks = frames.to(self.device, vae.dtype).split(FRAMES_AT_ONCE)
+            latents = torch.cat([vae.encode(chunk).latent_dist.mean.float() for chunk in chunks])
         return rearrange(latents * self.scaling_factor, "n c h w -> c n h w").contiguous()
 
     @torch.no_grad()
     def decode(self, Z: Float[Tensor, "c n h w"]) -> Float[Tensor, "n 3 H W"]:
         """The latent to pixels in [-1, 1], in float32 on the CPU."""
-        with visiting(self.vae, self.device):
-            latents = rearrange(Z / self.scaling_factor, "c n h w -> n c h w").to(self.vae.dtype)
-            chunks = [self.vae.decode(chunk).sample.float().cpu() for chunk in latents.split(FRAMES_AT_ONCE)]
+        with self.autoencoder() as vae:
+            latents = rearrange(Z / self.scaling_factor, "c n h w -> n c h w").to(vae.dtype)
+            chunks = [vae.decode(chunk).sample.float().cpu() for chunk in latents.split(FRAMES_AT_ONCE)]
         return torch.cat(chunks).clamp(-1, 1)
 
     @torch.no_grad()
