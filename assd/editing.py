@@ -6,8 +6,8 @@
 >>> clip = clip_pairs()[0].source
 >>> video = to_bytes(render(clip)[0]).numpy()
 >>> clip.caption
-'a black circle moving right over sand'
->>> edited = assd.edit(video, clip.caption, "a green circle moving right over sand", overrides=["method.num_steps=2"])
+'a black circle moving right over brick'
+>>> edited = assd.edit(video, clip.caption, "a green circle moving right over brick", overrides=["method.num_steps=2"])
 >>> edited.shape
 (8, 64, 64, 3)
 
