@@ -12,7 +12,7 @@ from torch import Tensor
 
 from assd.draw import check_timesteps, draw_step
 from assd.errors import DivergedError, require
-from assd.losses import LossComponent
+from assd.losses import Branches, LossComponent
 from assd.models import LatentDiffusion
 
 GRADIENT_SCALES: dict[str, Callable[[int, int], float]] = {
@@ -113,23 +113,24 @@ class ScoreDistillation:
         require(
             not others, f"requests that are edited together must resume at one step; got {sorted([begin, *others])}"
         )
-        for prompt in (source, *(request.target for request in requests)):
+        prompts = (*(request.target for request in requests), source)
+        for prompt in prompts:
             self.model.check_prompt(prompt)
         Z_ref = self.model.encode(frames)
-        Z = torch.stack([request.resume.Z.to(Z_ref.device) if request.resume else Z_ref for request in requests])
-        optimizers = [self.optimizer([Z_i]) for Z_i in Z]  # views: a step on Z_i is a step on Z
+        begun = [request.resume.Z.to(Z_ref.device) if request.resume else Z_ref for request in requests]
+        branches = Branches(torch.stack([*begun, Z_ref]), prompts)
+        optimizers = [self.optimizer([Z_i]) for Z_i in branches.Z]  # views: a step on Z_i is a step of its branch
         for optimizer, request in zip(optimizers, requests):
             if request.resume:
                 optimizer.load_state_dict(request.resume.optimizer)
-        scale = GRADIENT_SCALES[self.gradient_scale](*Z.shape[-2:])
-        targets = [request.target for request in requests]
+        scale = GRADIENT_SCALES[self.gradient_scale](*Z_ref.shape[-2:])
 
         curves: list[list[dict]] = [[] for _ in requests]
-        with self.attention(self.model.unet, len(requests) + 1):
+        with self.attention(self.model.unet, len(prompts)):
             for step in range(begin, self.num_steps):
                 started = time.perf_counter()
                 draw = draw_step(self.seed, clip, step, Z_ref, self.timesteps)
-                parts = [loss(Z, Z_ref, source, targets, draw) for loss in self.losses.values()]
+                parts = [loss(branches, draw) for loss in self.losses.values()]
                 gradient = scale * sum(part.gradient for part in parts)  # the total gradient, Eq. 10
                 for optimizer, g in zip(optimizers, gradient):
                     descend(optimizer, g)
@@ -141,13 +142,13 @@ class ScoreDistillation:
                         curve |= {f"{name}.{key}": value[i] for key, value in part.curves.items()}
                     of_edit.append(curve | {"seconds": seconds})
                 if (step + 1) % self.checkpoint_every == 0 or step + 1 == self.num_steps:
-                    for request, Z_i, optimizer, of_edit in zip(requests, Z, optimizers, curves):
+                    for request, Z_i, optimizer, of_edit in zip(requests, branches.Z, optimizers, curves):
                         state = State(step + 1, Z_i, optimizer.state_dict())
                         request.checkpoint(state, finite(of_edit, clip, request.target))
                         of_edit.clear()
                 advance(step + 1)
         reconstruction = self.model.decode(Z_ref)
-        return [Edit(Z_ref, Z_i, self.model.decode(Z_i), reconstruction) for Z_i in Z]
+        return [Edit(Z_ref, Z_i, self.model.decode(Z_i), reconstruction) for Z_i in branches.Z]
 
 
 def descend(optimizer: torch.optim.Optimizer, gradient: Float[Tensor, "c n h w"]) -> None:

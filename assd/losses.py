@@ -1,6 +1,5 @@
 """Loss components: each binds a model to a score rule and gives a gradient on Z; the optimizer sees their sum."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -17,6 +16,28 @@ from assd.scores import ScoreRule
 
 
 @dataclass(frozen=True)
+class Branches:
+    """What one forward pass predicts: an editing branch for each target, and the reference branch, which they share.
+
+    latents  Z^1 ... Z^b, then Z_ref
+    prompts  y*^1 ... y*^b, then y
+    """
+
+    latents: Float[Tensor, "branch c n h w"]
+    prompts: tuple[str, ...]
+
+    @property
+    def Z(self) -> Float[Tensor, "b c n h w"]:
+        """The edited latents: a view."""
+        return self.latents[:-1]
+
+    @property
+    def Z_ref(self) -> Float[Tensor, "c n h w"]:
+        """The source video's latent: a view."""
+        return self.latents[-1]
+
+
+@dataclass(frozen=True)
 class Contribution:
     """A component's gradient on Z, and for each edit numbers worth a curve (tensors, so that no device has to wait)."""
 
@@ -28,18 +49,8 @@ class Contribution:
 class LossComponent(Protocol):
     """What a run sums up."""
 
-    def __call__(
-        self,
-        Z: Float[Tensor, "b c n h w"],
-        Z_ref: Float[Tensor, "c n h w"],
-        source: str,
-        targets: Sequence[str],
-        draw: Draw,
-    ) -> Contribution:
-        """The gradient on Z of this component for one draw of t and eps: `b` edits of one video, each to its target.
-
-        They share the reference branch, whose Z_ref and source prompt y are the same for all.
-        """
+    def __call__(self, branches: Branches, draw: Draw) -> Contribution:
+        """The gradient on Z of this component for one draw of t and eps."""
         ...
 
 
@@ -55,16 +66,9 @@ class VideoScore:
     def __post_init__(self):
         check_scales(self.guidance_scale, self.weight)
 
-    def __call__(
-        self,
-        Z: Float[Tensor, "b c n h w"],
-        Z_ref: Float[Tensor, "c n h w"],
-        source: str,
-        targets: Sequence[str],
-        draw: Draw,
-    ) -> Contribution:
-        Z_t = self.model.add_noise(torch.cat([Z, Z_ref[None]]), draw.t, draw.eps)
-        noise = guided_noise(self.model, Z_t, draw.t, (*targets, source), self.guidance_scale)
+    def __call__(self, branches: Branches, draw: Draw) -> Contribution:
+        Z_t = self.model.add_noise(branches.latents, draw.t, draw.eps)
+        noise = guided_noise(self.model, Z_t, draw.t, branches.prompts, self.guidance_scale)
         score = self.rule(noise[:-1], noise[-1], draw.eps)
         curves = {} if score.mask is None else {"mask_coverage": score.mask.float().flatten(1).mean(1)}
         return Contribution(self.weight * score.gradient, curves)
@@ -87,22 +91,15 @@ class JointGuidance:
         require(self.stride >= 1, f"stride must be >= 1 (1 guides every frame); got {self.stride}")
         check_scales(self.guidance_scale, self.weight)
 
-    def __call__(
-        self,
-        Z: Float[Tensor, "b c n h w"],
-        Z_ref: Float[Tensor, "c n h w"],
-        source: str,
-        targets: Sequence[str],
-        draw: Draw,
-    ) -> Contribution:
+    def __call__(self, branches: Branches, draw: Draw) -> Contribution:
         key = slice(None, None, self.stride)
-        branches = torch.cat([Z, Z_ref[None]])[:, :, key]
-        n = branches.shape[2]
-        z_t = rearrange(self.model.add_noise(branches, draw.t, draw.eps[:, key]), "b c n h w -> (b n) c h w")
-        prompts = [prompt for prompt in (*targets, source) for _ in range(n)]
+        z_t = self.model.add_noise(branches.latents[:, :, key], draw.t, draw.eps[:, key])
+        n = z_t.shape[2]
+        z_t = rearrange(z_t, "b c n h w -> (b n) c h w")
+        prompts = [prompt for prompt in branches.prompts for _ in range(n)]
         noise = guided_noise(self.model, z_t, draw.t, prompts, self.guidance_scale)
         noise = rearrange(noise, "(b n) c h w -> b c n h w", n=n)
-        gradient = torch.zeros_like(Z)
+        gradient = torch.zeros_like(branches.Z)
         gradient[:, :, key] = self.weight * (noise[:-1] - noise[-1])
         return Contribution(gradient)
 

@@ -5,7 +5,7 @@ import torch
 
 from assd.draw import Draw
 from assd.errors import InputError
-from assd.losses import JointGuidance, VideoScore
+from assd.losses import Branches, JointGuidance, VideoScore
 from assd.scores import ASSD, SDS, VideoDDS
 
 SHAPE = (6, 8, 16, 16)
@@ -36,7 +36,12 @@ def recorder(fake_model):
 
 def gradient_of(loss, Z=Z, Z_ref=Z_REF, targets=(TARGET,), draw=DRAW):
     """The gradient of a single edit."""
-    return loss(Z[None], Z_ref, SOURCE, list(targets), draw).gradient[0]
+    return loss(branches([Z], targets, Z_ref), draw).gradient[0]
+
+
+def branches(edits, targets=(TARGET,), Z_ref=Z_REF):
+    """Edits of the source video, and its own branch."""
+    return Branches(torch.stack([*edits, Z_ref]), (*targets, SOURCE))
 
 
 def noise_in(z_t, z):
@@ -124,11 +129,11 @@ def test_joint_guidance_of_an_unedited_video_is_zero(tiny_image_model):
 
 def test_edits_of_one_video_share_its_reference(tiny_video_model, tiny_image_model):
     """Two targets in one pass get the gradients they get alone, to rounding, each its own."""
-    both, targets = torch.stack([Z, Z_REF]), [TARGET, "a red star moving right over night"]
+    edits, targets = [Z, Z_REF], [TARGET, "a red star moving right over night"]
     for loss in (VideoScore(tiny_video_model, ASSD(0.67, 0.1), 7.5), JointGuidance(tiny_image_model, 3, 7.5)):
-        together = loss(both, Z_REF, SOURCE, targets, DRAW)
+        together = loss(branches(edits, targets), DRAW)
         for i in range(2):
-            alone = loss(both[i : i + 1], Z_REF, SOURCE, targets[i : i + 1], DRAW)
+            alone = loss(branches(edits[i : i + 1], targets[i : i + 1]), DRAW)
             torch.testing.assert_close(together.gradient[i], alone.gradient[0], rtol=1e-3, atol=1e-3)
             for name, value in alone.curves.items():
                 torch.testing.assert_close(together.curves[name][i], value[0], rtol=1e-3, atol=1e-3)
@@ -137,9 +142,9 @@ def test_edits_of_one_video_share_its_reference(tiny_video_model, tiny_image_mod
 
 def test_mask_coverage_is_reported(recorder):
     """The share of smoothed elements is a curve of ASSD, and of no rule without a mask."""
-    smoothed = VideoScore(recorder, ASSD(0.67, float("-inf")), 2.0)(Z[None], Z_REF, SOURCE, [TARGET], DRAW)
+    smoothed = VideoScore(recorder, ASSD(0.67, float("-inf")), 2.0)(branches([Z]), DRAW)
     assert smoothed.curves["mask_coverage"] == 1
-    assert not VideoScore(recorder, VideoDDS(), 2.0)(Z[None], Z_REF, SOURCE, [TARGET], DRAW).curves
+    assert not VideoScore(recorder, VideoDDS(), 2.0)(branches([Z]), DRAW).curves
 
 
 @pytest.mark.parametrize("stride", [0, -2])
