@@ -30,6 +30,7 @@ class Config:
     clip: Any = MISSING
     tracking: Any = MISSING
     seed: int = MISSING
+    guidance_scale: float = MISSING
     key_frame_stride: int = MISSING
     device: str = MISSING
     output: str = MISSING

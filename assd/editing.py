@@ -31,7 +31,6 @@ from assd.distillation import Request, ScoreDistillation
 from assd.errors import InputError, require
 from assd.video import evenly_spaced, read_video, to_bytes, to_pixels
 
-IMAGE_MODELS = {"shapes": "shapes"}  # of the other text-to-video models it is Stable Diffusion v1.5
 
 
 def edit(
@@ -50,7 +49,7 @@ def edit(
     video      a file, a folder of frames, or frames: bytes (n, H, W, 3), or a list of PIL images or arrays. As many as
                the model takes are used, evenly spaced
     target     a prompt; or several, which share the reference branch's pass and come back as a list
-    model      `shapes` (embedded), `modelscope` or `zeroscope`: a choice of conf/model
+    model      `shapes` (embedded), `modelscope` or `zeroscope`: a choice of conf/model, with the image model it names
     ablation   a choice of conf/ablation
     overrides  more, as on the command line: ["method.num_steps=200", "attention.lam=0.6"]
     name       the clip's, which seeds the noise; as on the command line it is the file's for a path
@@ -59,10 +58,7 @@ def edit(
     The same configuration, and the same object that edits, as `python -m assd.run` has. Raises InputError for what
     can't be used and DivergedError when the gradient is NaN or Inf.
     """
-    chosen = [f"model={model}", f"image_model={IMAGE_MODELS.get(model, 'stable_diffusion_v1_5')}"]
-    if model not in IMAGE_MODELS:
-        chosen.append("key_frame_stride=4")
-    cfg = composed([*chosen, f"+ablation={ablation}", f"seed={seed}", *overrides])
+    cfg = composed([f"model={model}", f"+ablation={ablation}", f"seed={seed}", *overrides])
     method = build(cfg)
     if isinstance(video, (str, Path)):
         name = Path(video).resolve().stem

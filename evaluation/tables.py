@@ -77,8 +77,8 @@ def per_pair(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarize(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
-    """The tidy table: method, metric, better, mean, low, high, pairs; and with a reference method, the mean paired
-    difference to it: difference, difference_low, difference_high.
+    """The tidy table: method, metric, better, mean, low, high, pairs, and mean_shared, over those pairs that every
+    method has; with a reference method, the mean paired difference to it: difference, difference_low, difference_high.
 
     Raises InputError when there is no method of that name.
     """
@@ -91,12 +91,13 @@ def summarize(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFram
     cells = {key: part.set_index("pair").value for key, part in by_pair.groupby(["method", "metric"], sort=False)}
     rows = []
     for metric, better in dict.fromkeys(zip(by_pair.metric, by_pair.better)):
-        for method in methods:
-            if (method, metric) not in cells:
-                continue
+        having = [method for method in methods if (method, metric) in cells]
+        shared = sorted(set.intersection(*(set(cells[method, metric].index) for method in having)))
+        for method in having:
             mean = statistics.mean(cells[method, metric])
             row = {"method": method, "metric": metric, "better": better}
             row |= {"mean": mean.mean, "low": mean.low, "high": mean.high, "pairs": mean.count}
+            row["mean_shared"] = cells[method, metric][shared].mean()
             if reference is not None and (reference, metric) in cells and method != reference:
                 change = statistics.paired_difference(cells[method, metric], cells[reference, metric])
                 row |= {"difference": change.mean, "difference_low": change.low, "difference_high": change.high}
@@ -139,11 +140,15 @@ def interval(row: pd.Series, columns: tuple[str, str, str]) -> str:
 
 
 def places(rows: pd.DataFrame) -> dict[str, int]:
-    """1 for the best method of one metric, 2 for the second best; only among methods that edited, if there are two."""
+    """1 for the best method of one metric, 2 for the second best; only among methods that edited, if there are two.
+
+    Ranked on the pairs that all of them have: a method that failed on the hard ones is not the better for it.
+    """
     edited = rows[~rows.method.isin(UNEDITED.values())]
-    if len(edited) < 2:
+    by = "mean_shared" if "mean_shared" in edited and edited.mean_shared.notna().all() else "mean"
+    if len(edited) < 2 or (by == "mean" and "pairs" in edited and edited.pairs.nunique() > 1):
         return {}
-    ranked = edited.sort_values("mean", ascending=edited.better.iloc[0] == "lower")
+    ranked = edited.sort_values(by, ascending=edited.better.iloc[0] == "lower")
     return {method: place for place, method in enumerate(ranked.method[:2], start=1)}
 
 

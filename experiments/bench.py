@@ -1,8 +1,8 @@
 """Ratios of things timed side by side in one process: `make bench`.
 
 Each ratio is the median over rounds of A's time over B's, A and B in turn, so that a drifting machine slows both. By
-default of the embedded models; `python -m experiments.bench model=modelscope image_model=stable_diffusion_v1_5
-model.random=true image_model.random=true` has the published sizes, and anything else that assd.run takes.
+default of the embedded models; `python -m experiments.bench model=modelscope model.random=true image_model.random=true`
+has the published sizes, and anything else that assd.run takes.
 """
 
 import argparse

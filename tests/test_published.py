@@ -131,7 +131,7 @@ def mp4(tmp_path):
 def overrides(saved, model):
     """What a user with local folders types, at a size that a CPU edits in seconds."""
     return [
-        f"model={model}", "image_model=stable_diffusion_v1_5", f"model.path={saved / model}",
+        f"model={model}", f"model.path={saved / model}",
         f"image_model.path={saved / 'stable_diffusion'}", "model.dtype=float32", "image_model.dtype=float32",
         "device=cpu", "model.height=32", "model.width=32", "model.num_frames=4", "attention.layers=1",
     ]  # fmt: skip

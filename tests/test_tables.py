@@ -48,6 +48,15 @@ def test_seeds_are_one_row(runs):
     assert summary.index[0][0] == "source, unedited"
 
 
+def test_best_is_best_on_the_shared_pairs(tmp_path):
+    """A method that failed on the hard pair has the higher mean, 0.8 over 0.5, and is worse on the pair both have."""
+    failed = [*scores([0.8]), row("b", "edited", reason="diverged")]
+    runs = [run(tmp_path / "whole", scores([0.9, 0.1])), run(tmp_path / "failing", failed)]
+    text = tables.render(tables.summarize(tables.collect(runs)), "md")
+    assert re.search(r"\| whole +\| \*\*0\.500", text)
+    assert re.search(r"\| failing +\| \*0\.800\*", text)
+
+
 def test_paired_differences_see_what_means_hide(runs):
     """The means' intervals overlap; the difference is 0.1 on each pair, and its interval has no width."""
     summary = tables.summarize(tables.collect(runs), "video_dds").set_index(["method", "metric"])
