@@ -32,7 +32,6 @@ from assd.errors import InputError, require
 from assd.video import evenly_spaced, read_video, to_bytes, to_pixels
 
 
-
 def edit(
     video: str | Path | np.ndarray | Tensor | Sequence[Image.Image] | Sequence[np.ndarray],
     source: str,

@@ -34,8 +34,19 @@ from assd.distillation import Edit, State
 from assd.errors import InputError
 from assd.video import to_bytes, write_frames, write_video
 
-PACKAGES = ("torch", "diffusers", "transformers", "hydra-core", "omegaconf", "av", "numpy", "open_clip_torch",
-            "torchmetrics", "opencv-python-headless", "scipy")  # fmt: skip
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "hydra-core",
+    "omegaconf",
+    "av",
+    "numpy",
+    "open_clip_torch",
+    "torchmetrics",
+    "opencv-python-headless",
+    "scipy",
+)
 CONFIG_YAML = "config.yaml"
 # may differ between two starts of one run, with all below them
 NOT_THE_RESULT = (

@@ -1,5 +1,7 @@
 """Every configuration file composes, names what exists, and changes only what it says."""
 
+import copy
+import functools
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import get_method
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from assd.config import NAME_LENGTH, checked, register, run_name
@@ -28,6 +30,13 @@ def configuration_folder() -> Iterator[None]:
         yield
 
 
+@functools.cache  # a second each, and most tests read the same ones
+def configuration(*overrides: str) -> DictConfig:
+    """The main file composed under these overrides."""
+    return compose("config", overrides=list(overrides))
+
+
+@functools.cache
 def choices() -> dict:
     """The groups that the defaults choose from."""
     return dict(compose("config", return_hydra_config=True).hydra.runtime.choices)
@@ -45,7 +54,7 @@ def choosing(file: str) -> list[str]:
 
 def plain(overrides: list[str], resolve: bool) -> dict:
     """The composed configuration as dictionaries."""
-    container = OmegaConf.to_container(compose("config", overrides=overrides), resolve=resolve)
+    container = OmegaConf.to_container(configuration(*overrides), resolve=resolve)
     assert isinstance(container, dict)
     return container
 
@@ -83,7 +92,7 @@ def test_files_are_found() -> None:
 def test_every_file_composes(file: str) -> None:
     """The main file composes with this file chosen, and what it says arrives."""
     overrides = choosing(file)
-    cfg = compose("config", overrides=overrides)
+    cfg = configuration(*overrides)
     assert OmegaConf.to_yaml(cfg)
     if overrides and not overrides[0].startswith("+") and "[" not in overrides[0]:
         group, _, _ = file.partition("/")
@@ -93,7 +102,7 @@ def test_every_file_composes(file: str) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_every_default_is_a_file(file: str) -> None:
     """What must be given (`???`) aside, every interpolation of this choice resolves."""
-    cfg = compose("config", overrides=choosing(file))
+    cfg = copy.deepcopy(configuration(*choosing(file)))
     missing = OmegaConf.missing_keys(cfg)
     for name in missing:
         OmegaConf.update(cfg, name, "given")
@@ -150,7 +159,7 @@ def test_ablations_remove_what_they_name() -> None:
     """no_waf lacks fusion, no_joint_guidance the image model; no_smoothing has gamma 1, no_mask tau -inf; bare ones
     their rule alone."""
     bare = {"assd_only", "sds", "video_dds"}
-    parts = {name: compose("config", overrides=[f"+ablation={name}"]) for name in ABLATIONS}
+    parts = {name: configuration(f"+ablation={name}") for name in ABLATIONS}
     fusion = "assd.attention.WeightedAttentionFusion"
     assert {name for name, cfg in parts.items() if cfg.attention._target_ != fusion} == {"no_waf", *bare}
     assert {name for name, cfg in parts.items() if "joint_guidance" not in cfg.loss} == {"no_joint_guidance", *bare}
@@ -162,7 +171,7 @@ def test_ablations_remove_what_they_name() -> None:
 
 def test_the_default_is_checked_without_complaint() -> None:
     """The default configuration passes its own schema, and comes out as it went in."""
-    cfg = compose("config")
+    cfg = configuration()
     assert OmegaConf.to_container(checked(cfg)) == OmegaConf.to_container(cfg)
 
 

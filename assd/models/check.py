@@ -1,7 +1,8 @@
 """Proves that the published models fit and run, without their weights: `python -m assd.models.check`.
 
 Builds a text-to-video model and Stable Diffusion at full size with random weights, edits a video of noise for some
-steps of the full method, and prints parameter counts, shapes, time and peak memory. Takes overrides: `model=zeroscope`.
+steps of the full method, and prints parameter counts, shapes, arithmetic, time and peak memory. Takes overrides:
+`model=zeroscope`.
 """
 
 import argparse
@@ -12,8 +13,11 @@ import time
 
 import torch
 from hydra.utils import instantiate
+from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from assd.config import composed
 from assd.distillation import Request, ScoreDistillation
@@ -56,8 +60,28 @@ def peak_memory(device: torch.device) -> str:
     return f"{kilobytes / 2**20:.1f} GiB of host memory"
 
 
-def edit_noise(method: ScoreDistillation, seed: int) -> tuple[list[float], bool]:
-    """Seconds of each step, the device waited for, and whether Z moved and stayed finite."""
+def teraflops(unet: torch.nn.Module, z_shape: tuple[int, ...], tokens: int) -> float:
+    """The arithmetic of one pass in TFLOP, by torch's counter on tensors of that shape that hold nothing."""
+    with torch.device("meta"):
+        meta_unet = type(unet).from_config(unet.config)
+        z, t = torch.empty(z_shape), torch.empty(1)
+        embeddings = torch.empty(z_shape[0], tokens, unet.config.cross_attention_dim)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        meta_unet(z, t, encoder_hidden_states=embeddings)
+    return counter.get_total_flops() / 1e12
+
+
+def arithmetic(method: ScoreDistillation, Z: Float[Tensor, "c n h w"]) -> tuple[float, float]:
+    """TFLOP of the video U-Net's pass and of the image U-Net's in one step: four branches of video, of key frames."""
+    guidance = method.losses["joint_guidance"]
+    tokens = method.model.tokenizer.model_max_length
+    key = Z[:, :: guidance.stride].movedim(1, 0)
+    video = teraflops(method.model.unet, (4, *Z.shape), tokens)
+    return video, teraflops(guidance.model.unet, (4 * len(key), *key.shape[1:]), tokens)
+
+
+def edit_noise(method: ScoreDistillation, seed: int) -> tuple[list[float], Float[Tensor, "c n h w"], bool]:
+    """Seconds of each step, the device waited for; the edited Z, and whether it moved and stayed finite."""
     model = method.model
     shape = (model.num_frames, 3, model.height, model.width)
     frames = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
@@ -74,7 +98,7 @@ def edit_noise(method: ScoreDistillation, seed: int) -> tuple[list[float], bool]
     (edit,) = method(frames, SOURCE, [Request(TARGET)], "noise", advance=stop_watch)
     console.print(f"frames {tuple(frames.shape)}, latent {tuple(edit.Z.shape)}, edited {tuple(edit.frames.shape)}")
     moved = bool(edit.Z.isfinite().all()) and not torch.equal(edit.Z, Z_ref)
-    return [after - before for before, after in itertools.pairwise(times)], moved
+    return [after - before for before, after in itertools.pairwise(times)], edit.Z, moved
 
 
 @one_sentence()
@@ -93,9 +117,14 @@ def main() -> None:
     image_model: LatentDiffusion = instantiate(cfg.image_model)
     console.print(f"built in {time.perf_counter() - started:.0f} s")
     console.print(describe({cfg.model.path: method.model, cfg.image_model.path: image_model}))
-    seconds, moved = edit_noise(method, cfg.seed)
+    seconds, Z, moved = edit_noise(method, cfg.seed)
     steps = ", ".join(f"{s:.2f}" for s in seconds)
     console.print(f"{len(seconds)} steps with fusion and joint guidance: {steps} s (the first with encoding)")
+    video, image = arithmetic(method, Z)
+    console.print(
+        f"arithmetic of a step: {video:.1f} TFLOP in the video U-Net and {image:.1f} in the image U-Net; "
+        f"{(video + image) / seconds[-1]:.2f} TFLOP/s in the last step"
+    )
     console.print(f"peak memory: {peak_memory(method.model.device)}")
     sys.exit(0 if moved else "the latent did not move, or holds NaN or Inf")
 
