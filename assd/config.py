@@ -83,6 +83,7 @@ def as_file_name(overrides: str) -> str:
 
 
 def register() -> None:
-    """Makes the schema and the resolver `run_name` known to Hydra."""
+    """Makes the schema and the resolvers `run_name` and `quarter` known to Hydra."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("quarter", lambda n: max(1, n // 4), replace=True)

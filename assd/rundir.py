@@ -48,6 +48,7 @@ PACKAGES = (
     "scipy",
 )
 CONFIG_YAML = "config.yaml"
+ENVIRONMENT_JSON = "environment.json"
 # may differ between two starts of one run, with all below them
 NOT_THE_RESULT = (
     "output",
@@ -104,7 +105,7 @@ class RunDirectory:
                 )
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(config, OmegaConf.to_yaml(OmegaConf.create(resolved)))
-        write_json(self.path / "environment.json", environment(device))
+        write_json(self.path / ENVIRONMENT_JSON, environment(device))
 
     def edit(self, pair: TextVideoPair) -> "EditDirectory":
         """The folder of one pair."""

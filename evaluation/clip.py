@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.weak import WeakIdKeyDictionary
+from transformers import PreTrainedTokenizerBase
 
-from assd.errors import InputError
-from assd.models import resolve_device, resolve_folder
+from assd.errors import InputError, require
+from assd.models import resolve_device, resolve_folder, unknown_words
 from assd.video import fill
 from evaluation.case import Case, check_choice
 
@@ -72,7 +73,13 @@ class ClipScorer:
 
     @torch.no_grad()
     def embed_prompts(self, prompts: list[str]) -> Float[Tensor, "b d"]:
-        """One row a prompt."""
+        """One row a prompt. Raises InputError for words that this CLIP has no token for."""
+        words = getattr(self.tokenizer, "tokenizer", None)  # open_clip's wrapper of a transformers tokenizer
+        if isinstance(words, PreTrainedTokenizerBase):
+            unknown = [word for prompt in prompts for word in unknown_words(words, prompt)]
+            require(
+                not unknown, f"{self.label} does not know {', '.join(map(repr, unknown))}: take another, clip=vit_l_14"
+            )
         return F.normalize(self.model.encode_text(self.tokenizer(prompts).to(self.device)).float().cpu(), dim=-1)
 
 

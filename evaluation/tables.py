@@ -2,7 +2,8 @@
 
 One row per method: runs that differ in their seed alone are one row, each pair's value the mean over seeds. A cell is
 the mean over pairs with its 95 % bootstrap interval. The unedited source is always a row. With `--reference`, a second
-table has the paired differences to one row. Best values are bold, second best underlined (in Markdown, italic).
+table has the paired differences to one row. Best values are bold, second best underlined (in Markdown, italic), ranked
+on the pairs that every method has.
 """
 
 import argparse
@@ -145,9 +146,10 @@ def places(rows: pd.DataFrame) -> dict[str, int]:
     Ranked on the pairs that all of them have: a method that failed on the hard ones is not the better for it.
     """
     edited = rows[~rows.method.isin(UNEDITED.values())]
-    by = "mean_shared" if "mean_shared" in edited and edited.mean_shared.notna().all() else "mean"
-    if len(edited) < 2 or (by == "mean" and "pairs" in edited and edited.pairs.nunique() > 1):
+    measured = "pairs" in edited and edited.pairs.notna().any()
+    if len(edited) < 2 or (measured and edited.mean_shared.isna().any()):
         return {}
+    by = "mean_shared" if measured else "mean"
     ranked = edited.sort_values(by, ascending=edited.better.iloc[0] == "lower")
     return {method: place for place, method in enumerate(ranked.method[:2], start=1)}
 
@@ -197,6 +199,8 @@ def render(summary: pd.DataFrame, form: str, reference: str | None = None, notes
     if reference is not None and DIFFERENCE[0] in summary:
         differences = summary[summary.difference.notna()]
         parts += [heading(f"Paired difference to {reference}", form), render_one(differences, form, DIFFERENCE)]
+    if "pairs" in summary and summary.groupby("metric").pairs.nunique().gt(1).any():
+        notes = ["Best and second best are marked by the pairs that every method has", *(notes or [])]
     return "\n\n".join([*parts, *(heading(note, form) for note in notes or [])]) + "\n"
 
 

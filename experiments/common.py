@@ -13,7 +13,7 @@ from torch import Tensor
 
 from assd import pictures
 from assd.data import TextVideoPair
-from assd.rundir import CONFIG_YAML, write_text
+from assd.rundir import ENVIRONMENT_JSON, write_text
 from assd.video import read_video
 from evaluation.scores import scored_runs
 
@@ -31,15 +31,22 @@ def arguments(doc: str | None, name: str, pairs: int) -> argparse.Namespace:
 
 
 def sweep(output: Path, pairs: int, overrides: list[str]) -> list[Path]:
-    """Runs `assd.run --multirun` in a process of its own; runs that are there already are taken as they are.
+    """Runs `assd.run --multirun` in a process of its own, and returns its runs; pairs done before are not redone.
 
-    Pairs that failed are left to the table to name. Raises InputError when there is no run with scores.
+    Pairs that failed are left to the table to name. Runs in that folder which are not this command's, or were refused
+    since they hold another configuration, are left out. Raises InputError when there is no run with scores.
     """
     command = [sys.executable, "-m", "assd.run", "--multirun", f"output={output}", f"dataset.limit={pairs}", *overrides]
+    before = started(output)
     code = subprocess.run(command, check=False).returncode
     if code:
         print(f"the sweep ended with exit code {code}: going on with the runs that are there", file=sys.stderr)
-    return scored_runs(sorted(file.parent for file in output.glob(f"*/{CONFIG_YAML}")))
+    return scored_runs(sorted(run for run, time in started(output).items() if time != before.get(run)))
+
+
+def started(output: Path) -> dict[Path, int]:
+    """When each run in a folder was last started: a run writes its environment then."""
+    return {file.parent: file.stat().st_mtime_ns for file in output.glob(f"*/{ENVIRONMENT_JSON}")}
 
 
 def edits(runs: dict[str, Path], pair: TextVideoPair) -> dict[str, UInt8[Tensor, "n H W 3"]]:

@@ -29,9 +29,9 @@ def main() -> None:
     """The command line."""
     options = arguments(__doc__, "figure6", pairs=1)
     cfg = composed(options.overrides)
-    every = max(1, cfg.method.num_steps // STAGES)
+    every = -(-cfg.method.num_steps // STAGES)  # rounded up
     method: ScoreDistillation = instantiate(cfg.method, checkpoint_every=every, _convert_="all")
-    metrics: list[Metric] = [instantiate(cfg.metric[name]) for name in METRICS]
+    metrics: list[Metric] = [instantiate(cfg.metric[name]) for name in METRICS if name in cfg.metric]
     records, sheets = [], []
     for pair in instantiate(cfg.dataset, limit=options.pairs, _convert_="all"):
         footage, rows = pair.read(), {}

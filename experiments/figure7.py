@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from assd import pictures
 from assd.config import composed
-from assd.errors import one_sentence
+from assd.errors import one_sentence, require
 from assd.video import to_bytes
 from evaluation.tables import by_method, collect, summarize
 from experiments.common import arguments, edits, leave, sweep
@@ -23,8 +23,10 @@ LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 def measured(cfg: DictConfig, summary: pd.DataFrame, *keys: str) -> str:
     """The full name of the first of these metrics that has values: not every dataset has masks or truth."""
-    names = [instantiate(cfg.metric[key]).name for key in keys]
-    return next(name for name in names if (summary.metric == name).any())
+    names = [instantiate(cfg.metric[key]).name for key in keys if key in cfg.metric]
+    found = [name for name in names if (summary.metric == name).any()]
+    require(bool(found), f"the figure needs one of the metrics {', '.join(keys)}: choose it with metric=[...]")
+    return found[0]
 
 
 def point(lam: float, cells: dict[str, pd.Series]) -> dict[str, float]:

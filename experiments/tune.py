@@ -8,17 +8,18 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from assd.config import composed
-from assd.errors import one_sentence
+from assd.errors import one_sentence, require
 from assd.rundir import write_text
 from evaluation.tables import by_method, collect, failures, render, summarize
 from experiments.common import arguments, sweep
 
 GRIDS: dict[str, tuple[float, ...]] = {
-    "loss.video.rule.tau": (0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
-    "loss.video.rule.gamma": (0.33, 0.5, 0.67, 0.8, 1.0),
-    "attention.lam": (0.0, 0.4, 0.6, 0.8, 1.0),
-    "attention.layers": (1, 2, 3, 4),
+    "loss.video.rule.tau": (0.02, 0.05, 0.1, 0.2, 0.5),
+    "loss.video.rule.gamma": (0.5, 0.67, 1.0),
+    "attention.lam": (0.0, 0.4, 0.8, 1.0),
+    "attention.layers": (1, 2, 3),
     "key_frame_stride": (1, 2, 4),
+    "guidance_scale": (2.0, 4.0, 7.5),
 }
 METRICS = ("edit_success", "clip_text", "contamination", "truth_psnr", "warp_error")  # what a value is chosen by
 
@@ -26,18 +27,27 @@ METRICS = ("edit_success", "clip_text", "contamination", "truth_psnr", "warp_err
 @one_sentence()
 def main() -> None:
     """The command line."""
-    options = arguments(__doc__, "tune", pairs=8)
+    options = arguments(__doc__, "tune", pairs=4)
     overrides = ["dataset.split=tuning", f"metric=[{','.join(METRICS)}]", *options.overrides]
     cfg = composed(overrides)
+    defaults = {parameter: OmegaConf.select(cfg, parameter) for parameter in GRIDS}
+    touched = [override for override in options.overrides if override.split("=")[0] in GRIDS]
+    require(not touched, f"{', '.join(touched)} would stand against the grid: change the default in conf/ instead")
+    paths = sweep(options.output, options.pairs, overrides)
+    for parameter, grid in GRIDS.items():
+        others = ",".join(str(value) for value in grid if value != defaults[parameter])
+        paths += sweep(options.output, options.pairs, [f"{parameter}={others}", *overrides])
+    runs = by_method(paths)
     texts, tables = [], []
     for parameter, grid in GRIDS.items():
-        default = OmegaConf.select(cfg, parameter)
-        others = [value for value in grid if value != default]
-        choice = f"{parameter}={','.join(map(str, [default, *others]))}"
-        runs = by_method(sweep(options.output / parameter, options.pairs, [choice, *overrides]))
-        scores = collect([runs[f"{parameter}={value}"] for value in sorted([default, *others])])
-        summary = summarize(scores, f"{parameter}={default}")
-        texts.append(f"## {parameter}\n\n{render(summary, 'md', f'{parameter}={default}', failures(scores))}")
+        default = f"{parameter}={defaults[parameter]}"
+        names = {f"{parameter}={value}": f"{parameter}={value}" for value in sorted({*grid, defaults[parameter]})}
+        names[default] = "default"
+        missing = [f"{name}: no run" for name in names if names[name] not in runs]
+        scores = collect([runs[name] for name in names.values() if name in runs])
+        scores = scores.replace({"method": {"default": default}})
+        summary = summarize(scores, default)
+        texts.append(f"## {parameter}\n\n{render(summary, 'md', default, [*missing, *failures(scores)])}")
         tables.append(summary)
     write_text(options.output / "tune.md", "\n".join(texts))
     pd.concat(tables).to_csv(options.output / "tune.csv", index=False)

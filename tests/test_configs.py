@@ -96,7 +96,9 @@ def test_every_file_composes(file: str) -> None:
     assert OmegaConf.to_yaml(cfg)
     if overrides and not overrides[0].startswith("+") and "[" not in overrides[0]:
         group, _, _ = file.partition("/")
-        assert f"_target_: {cfg[group]._target_}" in (CONF / f"{file}.yaml").read_text()
+        text = (CONF / f"{file}.yaml").read_text()
+        assert f"_target_: {cfg[group]._target_}" in text
+        assert group not in ("model", "image_model") or f"path: {cfg[group].path}" in text
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -241,12 +243,40 @@ def test_every_ablation_of_every_experiment(experiment, ablation):
     assert all("_target_" in loss for loss in cfg["loss"].values())
 
 
+@pytest.mark.parametrize("loss", ["assd", "sds", "video_dds", "joint_guidance"])
+def test_guidance_scale_reaches_every_component(loss):
+    """One setting is w everywhere: a number of its own in one file would make ablations compare two things."""
+    (component,) = plain([f"loss=[{loss}]", "guidance_scale=3.5"], resolve=True)["loss"].values()
+    assert component["guidance_scale"] == 3.5
+
+
+@pytest.mark.parametrize("experiment", [[], ["+experiment=paper"]])
+def test_a_model_brings_what_goes_with_it(experiment):
+    """Zeroscope with nothing else typed has Stable Diffusion, w 7.5, 200 steps, four key frames of 24, and a CLIP that
+    knows words; what is typed wins."""
+    cfg = plain(["model=zeroscope", *experiment], resolve=True)
+    assert cfg["image_model"]["path"] == "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert (cfg["guidance_scale"], cfg["method"]["num_steps"], cfg["key_frame_stride"]) == (7.5, 200, 6)
+    assert cfg["clip"]["name"] == "ViT-L-14"
+    typed = ["image_model=shapes", "guidance_scale=5", "method.num_steps=9", "key_frame_stride=3", "clip=embedded"]
+    cfg = plain(["model=zeroscope", *experiment, *typed], resolve=True)
+    assert cfg["image_model"]["path"] == "pkg://assd.shapes/weights"
+    assert (cfg["guidance_scale"], cfg["method"]["num_steps"], cfg["key_frame_stride"]) == (5, 9, 3)
+    assert cfg["clip"]["name"] != "ViT-L-14"
+
+
+@pytest.mark.parametrize("num_frames, stride", [(24, 6), (16, 4), (8, 2), (3, 1)])
+def test_key_frames_are_four(num_frames, stride):
+    """The stride follows the number of frames, and is never 0."""
+    assert plain([f"model.num_frames={num_frames}"], resolve=True)["key_frame_stride"] == stride
+
+
 def test_the_papers_setting():
     """ModelScopeT2V and Stable Diffusion on the benchmark, 200 steps of SGD at 0.1, gamma 0.67, lambda 0.8."""
     cfg = plain(["+experiment=paper"], resolve=True)
     assert (cfg["model"]["path"], cfg["model"]["num_frames"]) == ("ali-vilab/text-to-video-ms-1.7b", 16)
     assert cfg["image_model"]["path"] == "stable-diffusion-v1-5/stable-diffusion-v1-5"
     assert (cfg["method"]["num_steps"], cfg["optimizer"]["lr"]) == (200, 0.1)
-    assert (cfg["loss"]["video"]["rule"]["gamma"], cfg["attention"]["lam"]) == (0.67, 0.8)
+    assert (cfg["loss"]["video"]["rule"]["gamma"], cfg["attention"]["lam"], cfg["guidance_scale"]) == (0.67, 0.8, 7.5)
     assert len(range(0, 16, cfg["loss"]["joint_guidance"]["stride"])) == 4
     assert (cfg["dataset"]["split"], cfg["dataset"]["height"], cfg["dataset"]["num_frames"]) == ("core", 256, 16)

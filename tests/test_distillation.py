@@ -229,13 +229,20 @@ def test_attention_is_on_during_the_steps_alone(distillation):
     assert events == [("Identity", 2), "step", "exit"]
 
 
-def test_prompts_are_checked_first(distillation, fake_model):
-    """Both prompts go through the model's check, so that a bad one costs no step."""
-    method = distillation(loss=noisy)
-    checked = []
-    vars(method.model)["check_prompt"] = checked.append
-    run(method)
-    assert sorted(checked) == [TARGET, SOURCE]
+def test_prompts_are_checked_first(distillation):
+    """A prompt that the model refuses, the target or the source, costs neither an encoding nor a step."""
+    for refused in (SOURCE, TARGET):
+
+        def check_prompt(prompt, refused=refused):
+            if prompt == refused:
+                raise InputError("refused")
+
+        method = distillation(loss=lambda branches, draw: pytest.fail("a step was made"))
+        vars(method.model).update(
+            check_prompt=check_prompt, encode=lambda frames: pytest.fail("the source was encoded")
+        )
+        with pytest.raises(InputError, match="refused"):
+            run(method)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from assd.attention import WeightedAttentionFusion
 from assd.config import composed
 from assd.errors import InputError
 from assd.models import load
+from assd.models.check import edit_noise, teraflops
 from assd.models.loading import clip_tokenizer, resolve_folder
 from assd.video import write_video
 
@@ -284,3 +285,15 @@ def test_edit_refuses_what_is_no_video():
             assd.edit(frames, **prompts)
     with pytest.raises(InputError, match="num_steps"):
         assd.edit(np.zeros((8, 64, 64, 3), np.uint8), **prompts, overrides=["method.num_steps=0"])
+
+
+def test_the_full_size_check_measures():
+    """Two steps are two passes of either U-Net, which take less time than the steps; twice the branches, twice the
+    arithmetic. At the embedded models' size; the published one takes minutes."""
+    method = instantiate(composed(["method.num_steps=2", "device=cpu"]).method, _convert_="all")
+    trial = edit_noise(method, 0, "a red circle moving right over snow", "a blue circle moving right over snow")
+    assert len(trial.passes) == 4
+    assert 0 < sum(trial.passes) < sum(trial.steps)
+    assert not torch.equal(trial.Z, trial.Z_ref)
+    shape = trial.Z.shape
+    assert teraflops(method.model.unet, (8, *shape), 12) == 2 * teraflops(method.model.unet, (4, *shape), 12) > 0

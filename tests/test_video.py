@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 from assd.errors import InputError
+from assd.shapes.corpus import tuning_pair
+from assd.shapes.world import render
 from assd.video import evenly_spaced, read_video, to_bytes, to_pixels, write_frames, write_video
 
 
@@ -302,3 +304,14 @@ def test_a_broken_frame_is_refused(tmp_path: Path) -> None:
     write_frames(tmp_path, smooth_clip(3))
     (tmp_path / "00001.png").write_bytes(b"nothing")
     assert str(tmp_path / "00001.png") in refusal(tmp_path, 3)
+
+
+def test_the_same_frames_are_the_same_file(tmp_path):
+    """Scores are read from files, so a file must depend on its frames alone, whatever was in memory before."""
+    frames = to_bytes(render(tuning_pair(2).source)[0])  # stars at night, where it used to happen
+    rng, junk, files = np.random.default_rng(0), [], set()
+    for _ in range(40):
+        junk = [*junk[-20:], rng.integers(0, 255, rng.integers(1_000, 200_000), dtype=np.uint8)]
+        write_video(tmp_path / "a.mp4", frames, 8.0)
+        files.add((tmp_path / "a.mp4").read_bytes())
+    assert len(files) == 1

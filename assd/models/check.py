@@ -6,10 +6,13 @@ steps of the full method, and prints parameter counts, shapes, arithmetic, time 
 """
 
 import argparse
+import contextlib
 import itertools
 import resource
 import sys
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from hydra.utils import instantiate
@@ -71,34 +74,65 @@ def teraflops(unet: torch.nn.Module, z_shape: tuple[int, ...], tokens: int) -> f
     return counter.get_total_flops() / 1e12
 
 
-def arithmetic(method: ScoreDistillation, Z: Float[Tensor, "c n h w"]) -> tuple[float, float]:
-    """TFLOP of the video U-Net's pass and of the image U-Net's in one step: four branches of video, of key frames."""
-    guidance = method.losses["joint_guidance"]
+def arithmetic(method: ScoreDistillation, Z: Float[Tensor, "c n h w"]) -> dict[str, float]:
+    """TFLOP of each U-Net's pass in one step, without fusion: four branches of the video, and of its key frames."""
     tokens = method.model.tokenizer.model_max_length
-    key = Z[:, :: guidance.stride].movedim(1, 0)
-    video = teraflops(method.model.unet, (4, *Z.shape), tokens)
-    return video, teraflops(guidance.model.unet, (4 * len(key), *key.shape[1:]), tokens)
+    counts = {"video": teraflops(method.model.unet, (4, *Z.shape), tokens)}
+    if guidance := method.losses.get("joint_guidance"):
+        key = Z[:, :: guidance.stride].movedim(1, 0)
+        counts["image"] = teraflops(guidance.model.unet, (4 * len(key), *key.shape[1:]), tokens)
+    return counts
 
 
-def edit_noise(method: ScoreDistillation, seed: int) -> tuple[list[float], Float[Tensor, "c n h w"], bool]:
-    """Seconds of each step, the device waited for; the edited Z, and whether it moved and stayed finite."""
+@dataclass(frozen=True)
+class Trial:
+    """An edit of noise: seconds of each step and of each U-Net pass, the latent before and after."""
+
+    steps: list[float]
+    passes: list[float]
+    Z_ref: Float[Tensor, "c n h w"]
+    Z: Float[Tensor, "c n h w"]
+
+
+def edit_noise(method: ScoreDistillation, seed: int, source: str = SOURCE, target: str = TARGET) -> Trial:
+    """Edits a video of noise; the device is waited for after each step and around each U-Net pass."""
     model = method.model
     shape = (model.num_frames, 3, model.height, model.width)
     frames = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-    times: list[float] = []
 
-    def stop_watch(step: int) -> None:
+    def now() -> float:
         if model.device.type == "cuda":
             torch.cuda.synchronize(model.device)
-        times.append(time.perf_counter())
+        return time.perf_counter()
 
-    model.embed(("", "", TARGET, SOURCE))  # remembered, as in any step but the first
-    Z_ref = model.encode(frames)
-    stop_watch(0)
-    (edit,) = method(frames, SOURCE, [Request(TARGET)], "noise", advance=stop_watch)
+    model.embed(("", "", target, source))  # remembered, as in any step but the first
+    times = [now()]
+    unets = list({id(loss.model): loss.model.unet for loss in method.losses.values()}.values())
+    with noting_passes(unets, now) as passes:
+        (edit,) = method(frames, source, [Request(target)], "noise", advance=lambda step: times.append(now()))
     console.print(f"frames {tuple(frames.shape)}, latent {tuple(edit.Z.shape)}, edited {tuple(edit.frames.shape)}")
-    moved = bool(edit.Z.isfinite().all()) and not torch.equal(edit.Z, Z_ref)
-    return [after - before for before, after in itertools.pairwise(times)], edit.Z, moved
+    steps = [after - before for before, after in itertools.pairwise(times)]
+    return Trial(steps, passes, edit.Z_ref, edit.Z)
+
+
+@contextlib.contextmanager
+def noting_passes(unets: list[torch.nn.Module], now: Callable[[], float]) -> Iterator[list[float]]:
+    """Within it, the seconds of each forward pass of these networks are appended to the list."""
+    passes: list[float] = []
+
+    def before(*_: object) -> None:
+        passes.append(-now())
+
+    def after(*_: object) -> None:
+        passes[-1] += now()
+
+    hooks = [unet.register_forward_pre_hook(before) for unet in unets]
+    hooks += [unet.register_forward_hook(after) for unet in unets]
+    try:
+        yield passes
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @one_sentence()
@@ -109,7 +143,7 @@ def main() -> None:
     overrides = [given for given in parser.parse_args().overrides if given != RANDOM[0]]
     precision = "float16" if torch.cuda.is_available() and "device=cpu" not in overrides else "float32"
     defaults = (f"model.dtype={precision}", f"image_model.dtype={precision}", "model.num_frames=8",
-                "method.num_steps=2", "key_frame_stride=2")  # fmt: skip
+                "method.num_steps=2")  # fmt: skip
     cfg = composed([*RANDOM, *defaults, *overrides])
 
     started = time.perf_counter()
@@ -117,15 +151,18 @@ def main() -> None:
     image_model: LatentDiffusion = instantiate(cfg.image_model)
     console.print(f"built in {time.perf_counter() - started:.0f} s")
     console.print(describe({cfg.model.path: method.model, cfg.image_model.path: image_model}))
-    seconds, Z, moved = edit_noise(method, cfg.seed)
-    steps = ", ".join(f"{s:.2f}" for s in seconds)
-    console.print(f"{len(seconds)} steps with fusion and joint guidance: {steps} s (the first with encoding)")
-    video, image = arithmetic(method, Z)
+    trial = edit_noise(method, cfg.seed)
+    steps = ", ".join(f"{s:.2f}" for s in trial.steps)
+    console.print(f"{len(trial.steps)} steps with fusion and joint guidance: {steps} s (the first with encoding)")
+    last, inside = trial.steps[-1], sum(trial.passes[-len(trial.passes) // len(trial.steps) :])
+    counts = arithmetic(method, trial.Z)
+    floor = ", ".join(f"{count:.1f} TFLOP in the {name} U-Net" for name, count in counts.items())
     console.print(
-        f"arithmetic of a step: {video:.1f} TFLOP in the video U-Net and {image:.1f} in the image U-Net; "
-        f"{(video + image) / seconds[-1]:.2f} TFLOP/s in the last step"
+        f"of the last one, {1 - inside / last:.1%} outside the U-Nets. Its arithmetic: {floor}; "
+        f"{sum(counts.values()) / last:.2f} TFLOP/s"
     )
     console.print(f"peak memory: {peak_memory(method.model.device)}")
+    moved = bool(trial.Z.isfinite().all()) and not torch.equal(trial.Z, trial.Z_ref)
     sys.exit(0 if moved else "the latent did not move, or holds NaN or Inf")
 
 

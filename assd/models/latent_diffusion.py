@@ -101,14 +101,11 @@ class LatentDiffusion:
         """Raises InputError for an empty prompt or one with words unknown to the tokenizer; warns when one is cut."""
         tokenizer = self.tokenizer
         require(bool(prompt.strip()), "the prompt is empty: describe the video in words")
-        unk = tokenizer.unk_token_id
-        if unk not in (None, tokenizer.eos_token_id):
+        if unknown := unknown_words(tokenizer, prompt):
             known = [word for word in tokenizer.get_vocab() if word not in tokenizer.all_special_tokens]
-            unknown = [word for word in re.findall(r"\w+|[^\w\s]", prompt) if unk in tokenizer(word).input_ids]
-            require(
-                not unknown,
+            raise InputError(
                 f"prompt {prompt!r}: this model does not know {', '.join(map(repr, unknown))}. "
-                f"Its words are: {', '.join(sorted(known))}",
+                f"Its words are: {', '.join(sorted(known))}"
             )
         length = tokenizer.model_max_length
         ids = tokenizer(prompt).input_ids
@@ -163,6 +160,14 @@ class LatentDiffusion:
             "model and image_model must have one noise schedule: at one t their Z_t differ. "
             "Take models of one family, or loss=[assd] without joint guidance",
         )
+
+
+def unknown_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
+    """The words that a tokenizer has no token for: none of a byte-pair tokenizer's, as CLIP's published one is."""
+    unk = tokenizer.unk_token_id
+    if unk in (None, tokenizer.eos_token_id):
+        return []
+    return [word for word in re.findall(r"\w+|[^\w\s]", prompt) if unk in tokenizer(word).input_ids]
 
 
 @contextlib.contextmanager

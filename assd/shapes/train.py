@@ -340,7 +340,7 @@ def train(
     # and a place in the frame, which many clips at once don't teach; a few do, and then more.
     options = {"batch": 4, "lr": 2e-3, "high_noise": PURE_NOISE, "group": len(MOTIONS), "doubling": 40}
     fit(stage("motion", video, video_text, latents, steps=steps["motion"], **options), work, device)
-    options = {"batch": 8, "lr": 1.5e-3, "high_noise": 3, "group": len(MOTIONS)}
+    options = {"batch": 8, "lr": 1.5e-3, "high_noise": 0, "group": len(MOTIONS)}
     fit(stage("text_to_video", video, video_text, latents, steps=steps["text_to_video"], **options), work, device)
     save_half(video_text, weights / "video_text_encoder")
     save_half(video, weights / "video_unet")
