@@ -123,7 +123,7 @@ def write_video(path: Path, frames: UInt8[Tensor, "n H W 3"], fps: float) -> Non
     with av.open(str(partial), "w", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        # of small frames, libx264's macroblock tree reads memory that nobody wrote: the same frames, other bits each time
+        # libx264's macroblock tree reads memory that nobody wrote: of small frames, other bits each time
         stream.options = {"crf": str(CRF), "x264-params": "mbtree=0"}
         for frame in frames[:, :height, :width].contiguous().numpy():
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))

@@ -150,8 +150,8 @@ def places(rows: pd.DataFrame) -> dict[str, int]:
     if len(edited) < 2 or (measured and edited.mean_shared.isna().any()):
         return {}
     by = "mean_shared" if measured else "mean"
-    ranked = edited.sort_values(by, ascending=edited.better.iloc[0] == "lower")
-    return {method: place for place, method in enumerate(ranked.method[:2], start=1)}
+    ranks = edited[by].rank(method="min", ascending=edited.better.iloc[0] == "lower")
+    return {method: int(rank) for method, rank in zip(edited.method, ranks) if rank <= 2}
 
 
 def mark(rows: pd.DataFrame, texts: pd.Series, marks: tuple[str, str]) -> pd.Series:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from assd.config import composed
 from assd.errors import one_sentence, require
 from assd.rundir import write_text
+from evaluation.scores import EDITED
 from evaluation.tables import by_method, collect, failures, render, summarize
 from experiments.common import arguments, sweep
 
@@ -45,7 +46,7 @@ def main() -> None:
         names[default] = "default"
         missing = [f"{name}: no run" for name in names if names[name] not in runs]
         scores = collect([runs[name] for name in names.values() if name in runs])
-        scores = scores.replace({"method": {"default": default}})
+        scores = scores[scores.video == EDITED].replace({"method": {"default": default}})
         summary = summarize(scores, default)
         texts.append(f"## {parameter}\n\n{render(summary, 'md', default, [*missing, *failures(scores)])}")
         tables.append(summary)
