@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--weights", default=WEIGHTS)
     parser.add_argument("--clips", type=int, default=64, help="how many are generated")
     parser.add_argument("--steps", type=int, default=25, help="DDIM steps")
-    parser.add_argument("--guidance-scale", type=float, default=2.5)
+    parser.add_argument("--guidance-scale", type=float, default=2.5, help="more distorts the shapes")
     parser.add_argument("--picture", type=Path, default=Path("outputs/shapes-samples.png"))
     options = parser.parse_args()
     size = {"height": 64, "width": 64, "device": "cpu"}
