@@ -78,8 +78,8 @@ def per_pair(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarize(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
-    """The tidy table: method, metric, better, mean, low, high, pairs, and mean_shared, over those pairs that every
-    method has; with a reference method, the mean paired difference to it: difference, difference_low, difference_high.
+    """The tidy table: method, metric, better, mean, low, high, pairs, and mean_shared, over the pairs that all methods
+    edited; with a reference method, the mean paired difference to it: difference, difference_low, difference_high.
 
     Raises InputError when there is no method of that name.
     """
@@ -93,12 +93,13 @@ def summarize(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFram
     rows = []
     for metric, better in dict.fromkeys(zip(by_pair.metric, by_pair.better)):
         having = [method for method in methods if (method, metric) in cells]
-        shared = sorted(set.intersection(*(set(cells[method, metric].index) for method in having)))
+        edited = [method for method in having if method not in UNEDITED.values()] or having
+        shared = sorted(set.intersection(*(set(cells[method, metric].index) for method in edited)))
         for method in having:
             mean = statistics.mean(cells[method, metric])
             row = {"method": method, "metric": metric, "better": better}
             row |= {"mean": mean.mean, "low": mean.low, "high": mean.high, "pairs": mean.count}
-            row["mean_shared"] = cells[method, metric][shared].mean()
+            row["mean_shared"] = cells[method, metric].reindex(shared).mean()
             if reference is not None and (reference, metric) in cells and method != reference:
                 change = statistics.paired_difference(cells[method, metric], cells[reference, metric])
                 row |= {"difference": change.mean, "difference_low": change.low, "difference_high": change.high}

@@ -42,10 +42,10 @@ def main() -> None:
     texts, tables = [], []
     for parameter, grid in GRIDS.items():
         default = f"{parameter}={defaults[parameter]}"
-        names = {f"{parameter}={value}": f"{parameter}={value}" for value in sorted({*grid, defaults[parameter]})}
-        names[default] = "default"
-        missing = [f"{name}: no run" for name in names if names[name] not in runs]
-        scores = collect([runs[name] for name in names.values() if name in runs])
+        names = [f"{parameter}={value}" for value in sorted({*grid, defaults[parameter]})]
+        by_name = runs | {default: runs["default"]}
+        missing = [f"{name}: no run" for name in names if name not in by_name]
+        scores = collect([by_name[name] for name in names if name in by_name])
         scores = scores[scores.video == EDITED].replace({"method": {"default": default}})
         summary = summarize(scores, default)
         texts.append(f"## {parameter}\n\n{render(summary, 'md', default, [*missing, *failures(scores)])}")
