@@ -24,20 +24,25 @@ class Prompts(NamedTuple):
     target: str
 
 
+CHANGES = ("object", "background", "everything")
+
+
 @dataclass(frozen=True)
 class Footage:
-    """A source video at the model's size.
+    """A source video at the model's size, and what is known of it.
 
-    frames  pixels in [-1, 1]
-    fps     frames per second at which `frames` last as long as the original
-    masks   the object's mask, where the dataset has one
-    truth   the true edit, where it is known (the embedded world)
+    frames   pixels in [-1, 1]
+    fps      frames per second at which `frames` last as long as the original
+    masks    the object's mask, where the dataset has one; where the true edit is known, united with the object's there
+    truth    the true edit, where it is known (the embedded world)
+    changes  what the target prompt changes: `object`, `background` or `everything`. What is to stay follows from it
     """
 
     frames: Float[Tensor, "n 3 H W"]
     fps: float
     masks: Bool[Tensor, "n H W"] | None = None
     truth: Float[Tensor, "n 3 H W"] | None = None
+    changes: str = "object"
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,13 @@ class TextVideoPair:
     clip: str
 
 
-def file_footage(path: Path, masks: Path | None, num_frames: int, height: int, width: int) -> Footage:
+def file_footage(
+    path: Path, masks: Path | None, num_frames: int, height: int, width: int, changes: str = "object"
+) -> Footage:
     """A video file or a folder of frames; `masks` a folder of DAVIS annotations."""
     source = read_video(path, num_frames)
     fitted = fill(read_masks(masks, num_frames)[:, None].float(), height, width)[:, 0] >= 0.5 if masks else None
-    return Footage(to_pixels(source.frames, height, width), source.fps, fitted)
+    return Footage(to_pixels(source.frames, height, width), source.fps, fitted, changes=changes)
 
 
 def video(
@@ -81,7 +88,8 @@ def folder(path: str, num_frames: int, height: int, width: int, limit: int | Non
     """A directory of videos with `prompts.csv`: columns video, source_prompt, target_prompt, one row an edit.
 
     `video` is a file or a folder of frames below `path`. Of DAVIS, `path` may be the root: `video` is then a sequence's
-    name, its frames lie in JPEGImages/480p/<name> and its masks in Annotations/480p/<name>.
+    name, its frames lie in JPEGImages/480p/<name> and its masks in Annotations/480p/<name>. A column `changes` may say
+    what an edit changes, `object` (where it is empty), `background` or `everything`, for the metrics that use masks.
     """
     root = Path(path)
     table = root / PROMPTS_CSV
@@ -102,12 +110,20 @@ def check_limit(limit: int | None) -> None:
 
 
 def row_pair(root: Path, number: int, row: dict[str, str], num_frames: int, height: int, width: int) -> TextVideoPair:
-    """The pair of one row of `prompts.csv`; its id is the row's number and the video's name."""
+    """The pair of one row of `prompts.csv`; its id is the row's number and the video's name.
+
+    Raises InputError where it says of something unknown that it changes.
+    """
+    changes = row.get("changes") or "object"
+    require(
+        changes in CHANGES,
+        f"{root / PROMPTS_CSV}, row {number}: changes must be one of {', '.join(CHANGES)}; got {changes!r}",
+    )
     prompts = Prompts(row["source_prompt"], row["target_prompt"])
     source, davis = root / row["video"], root / DAVIS_FRAMES / row["video"]
     if not source.exists() and davis.is_dir():
         source = davis
-    read = functools.partial(file_footage, source, davis_masks(root, source), num_frames, height, width)
+    read = functools.partial(file_footage, source, davis_masks(root, source), num_frames, height, width, changes)
     return TextVideoPair(f"{number:02d}-{source.stem}", prompts, read, clip=row["video"])
 
 

@@ -5,18 +5,27 @@ import hashlib
 import http.server
 import io
 import json
+import shutil
 import subprocess
 import sys
 import threading
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from assd.benchmark import MANIFEST, SOURCES, benchmark, download, fetch_davis, import_clips, manifest, status
+from assd.benchmark import benchmark
+from assd.benchmark.__main__ import status
+from assd.benchmark.dataset import read_entry
+from assd.benchmark.fetch import download, fetch_davis
+from assd.benchmark.manifest import MANIFEST_CSV, SOURCES, manifest
+from assd.benchmark.sort_in import import_clips
+from assd.data import Prompts
 from assd.errors import InputError, NotHereError
 from assd.video import write_video
+from evaluation.case import Case
 
 SIZE = dict(num_frames=4, height=64, width=64)
 
@@ -56,7 +65,7 @@ def test_the_core_has_30_pairs():
 
 def test_manifest_has_no_stray_columns():
     """A comma that someone forgot to quote would shift a citation into nowhere."""
-    with MANIFEST.open(newline="") as file:
+    with MANIFEST_CSV.open(newline="") as file:
         assert {len(row) for row in csv.reader(file)} == {7}
 
 
@@ -90,7 +99,7 @@ def test_a_run_on_an_incomplete_benchmark(tmp_path):
     """What is here is edited with its masks in the scores, the rest is a row with the reason, exit code 0."""
     davis_sequence(tmp_path / "data", "bear", frames=8)
     prompts = tmp_path / "in_the_models_words.csv"
-    rows = list(csv.DictReader(MANIFEST.open(newline="")))[:3]
+    rows = list(csv.DictReader(MANIFEST_CSV.open(newline="")))[:3]
     for row in rows:  # the embedded model knows no bears
         row |= {
             "source_prompt": "a red circle moving right over snow",
@@ -101,8 +110,8 @@ def test_a_run_on_an_incomplete_benchmark(tmp_path):
         writer.writeheader()
         writer.writerows(rows)
     program = (
-        "import sys; from pathlib import Path; from assd import benchmark; "
-        f"benchmark.MANIFEST = Path({str(prompts)!r}); from assd.run import main; main()"
+        "import sys; from pathlib import Path; from assd.benchmark import manifest; "
+        f"manifest.MANIFEST_CSV = Path({str(prompts)!r}); from assd.run import main; main()"
     )
     command = [
         sys.executable, "-c", program, "dataset=benchmark", f"dataset.root={tmp_path / 'data'}", "method.num_steps=2",
@@ -235,6 +244,47 @@ def test_importing_by_name(tmp_path, zipped):
     assert len(list((root / "DAVIS" / "Annotations" / "480p" / "blackswan").iterdir())) == 5
     assert import_clips(root, path) == []
     assert not list(root.rglob("*holiday*"))
+
+
+def test_importing_what_looks_alike(tmp_path):
+    """A DAVIS clip may be a plain file; 480p is taken before another size, and LOVEU-TGVE's own cut of one never."""
+    theirs, root = tmp_path / "theirs", tmp_path / "data"
+    clip_file(theirs / "bear.mp4")
+    clip_file(theirs / "loveu" / "DAVIS_480p" / "boat.mp4")
+    davis_sequence(theirs, "blackswan")
+    large = theirs / "DAVIS" / "JPEGImages" / "Full-Resolution" / "blackswan"
+    large.mkdir(parents=True)
+    Image.new("RGB", (1920, 1080)).save(large / "00000.jpg")
+    assert set(import_clips(root, theirs)) == {"bear", "blackswan"}
+    assert len(list((root / "DAVIS" / "JPEGImages" / "480p" / "blackswan").iterdir())) == 5
+    assert (root / "DAVIS" / "JPEGImages" / "480p" / "bear.mp4").is_file()
+
+
+def test_masks_come_with_an_interrupted_import(tmp_path):
+    """Masks of a clip that is not there yet do no harm and are kept: the same command ends what was begun."""
+    theirs, root = tmp_path / "theirs", tmp_path / "data"
+    davis_sequence(theirs, "blackswan")
+    masks = root / "DAVIS" / "Annotations" / "480p" / "blackswan"
+    shutil.copytree(theirs / "DAVIS" / "Annotations" / "480p" / "blackswan", masks)
+    assert import_clips(root, theirs) == ["blackswan"]
+    (entry,) = {entry.clip: entry for entry in manifest("core") if entry.clip == "blackswan"}.values()
+    assert entry.masks(root) == masks
+
+
+@pytest.mark.parametrize(
+    ("edit_type", "changes"),
+    [("object_swap", "object"), ("colour", "object"), ("background", "background"), ("style", "everything")],
+)
+def test_what_an_edit_changes_follows_from_its_kind(tmp_path, edit_type, changes):
+    """Outside the object nothing is to stay where the background or the style is edited."""
+    davis_sequence(tmp_path, "bear")
+    (number, *_) = [i for i, entry in enumerate(manifest("core")) if entry.edit_type == edit_type]
+    entry = replace(manifest("core")[number], identifier="bear", source="DAVIS-2017")
+    footage = read_entry(entry, tmp_path, **SIZE)
+    assert footage.changes == changes
+    case = Case(footage.frames, Prompts("a", "b"), footage)
+    assert (case.kept("background") is None) == (changes != "object")
+    assert (case.kept("object") is None) == (changes != "background")
 
 
 def test_importing_nothing(tmp_path):

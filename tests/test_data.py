@@ -106,6 +106,19 @@ def test_davis_masks_lie_on_their_frames(tmp_path: Path) -> None:
     assert centres.diff().tolist() == pytest.approx([3 * 64 / 48] * 5, abs=0.5)  # they move as the objects do
 
 
+def test_what_an_edit_changes_may_be_said(tmp_path: Path) -> None:
+    """A column of its own in prompts.csv; where it is empty or absent the object changes, and a slip is named."""
+    davis(tmp_path)
+    (plain,) = folder(str(tmp_path), 4, 48, 48)
+    assert plain.read().changes == "object"
+    lines = ["video,source_prompt,target_prompt,changes", "cars,a,b,background", "cars,a,b,"]
+    (tmp_path / "prompts.csv").write_text("\n".join(lines))
+    assert [pair.read().changes for pair in folder(str(tmp_path), 4, 48, 48)] == ["background", "object"]
+    (tmp_path / "prompts.csv").write_text("\n".join([*lines, "cars,a,b,backgruond"]))
+    with pytest.raises(InputError, match="row 3: changes must be one of object, background, everything"):
+        folder(str(tmp_path), 4, 48, 48)
+
+
 def test_davis_masks_are_sampled_as_the_frames(tmp_path: Path) -> None:
     """Where fewer frames are asked for than there are, each kept frame has its own mask."""
     davis(tmp_path)

@@ -1,0 +1,40 @@
+"""The benchmark as a dataset: a list of text-video pairs, of which some clips may not be here."""
+
+import functools
+from pathlib import Path
+
+from assd.benchmark.manifest import SOURCES, Entry, data_root, manifest
+from assd.data import Footage, Prompts, TextVideoPair, check_limit, file_footage
+from assd.errors import NotHereError, require
+
+
+def benchmark(
+    root: str | None, split: str, num_frames: int, height: int, width: int, limit: int | None = None
+) -> list[TextVideoPair]:
+    """The benchmark's pairs as a dataset. One whose clip is missing raises NotHereError when it is read.
+
+    Raises InputError when no clip at all is there.
+    """
+    check_limit(limit)
+    folder, entries = data_root(root), manifest(split)
+    require(
+        any(entry.locate(folder) for entry in entries),
+        f"no clip of the benchmark is in {folder.resolve()}: `python -m assd.benchmark status` says where they are to "
+        f"be had. The environment variable ASSD_DATA, or dataset.root, names another folder",
+    )
+    pairs = []
+    for entry in entries[:limit]:
+        read = functools.partial(read_entry, entry, folder, num_frames, height, width)
+        prompts = Prompts(entry.source_prompt, entry.target_prompt)
+        pairs.append(TextVideoPair(f"{entry.id}-{entry.clip}", prompts, read, clip=entry.identifier))
+    return pairs
+
+
+def read_entry(entry: Entry, root: Path, num_frames: int, height: int, width: int) -> Footage:
+    """The clip of one entry, with DAVIS's masks where they lie beside it. Raises NotHereError and InputError."""
+    path = entry.locate(root)
+    if path is None:
+        raise NotHereError(
+            f"{entry.source} clip {entry.identifier} is not in {root}: {SOURCES[entry.source].to_be_had}"
+        )
+    return file_footage(path, entry.masks(root), num_frames, height, width, entry.changes)
