@@ -20,6 +20,7 @@ from diffusers import (
     UNet3DConditionModel,
 )
 from hydra.utils import instantiate
+from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import assd
@@ -148,7 +149,39 @@ def test_saved_pipelines_edit_a_video(saved, mp4, tmp_path, model):
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "runs").rglob("edited.mp4"))) == 1
+    (latents,) = (tmp_path / "runs").rglob("latents.safetensors")
+    edit = load_file(latents)
+    assert edit["Z"].isfinite().all()
+    assert not torch.equal(edit["Z"], edit["Z_ref"])
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_edits_as_float32_does(saved, mp4, precision):
+    """The precision that is the default of the published models: the same edit but for a few grey levels."""
+    told = [*overrides(saved, "modelscope"), "method.num_steps=2"]
+    half = [f"model.dtype={precision}", f"image_model.dtype={precision}"]
+    full_edit, half_edit = (
+        assd.edit(str(mp4), *PROMPTS, model="modelscope", overrides=[*told, *more]).astype(int) for more in ([], half)
+    )
+    assert np.abs(half_edit - full_edit).max() > 0
+    assert np.abs(half_edit - full_edit).mean() < 4
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_compiled_is_plain_to_rounding(saved):
+    """Also inside the fusion; and a second edit, whose attention processors are new objects, compiles nothing again."""
+    size = dict(allow_bin=True, device="cpu", height=32, width=32, num_frames=4)
+    plain, compiled = (load(str(saved / "zeroscope"), compile=mode, **size) for mode in (None, "default"))
+    z = torch.randn(4, 4, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    predictions = []
+    for model in (plain, compiled, compiled):
+        if len(predictions) == 2:
+            torch._dynamo.config.error_on_recompile = True
+        with WeightedAttentionFusion(0.8, 1)(model.unet, 2):
+            predictions.append(model.predict_noise(z, 500, model.embed(("", "", *PROMPTS))))
+    torch._dynamo.config.error_on_recompile = False
+    for prediction in predictions[1:]:
+        torch.testing.assert_close(prediction, predictions[0], rtol=1e-3, atol=1e-4)
 
 
 def test_files_of_every_kind_hold_the_same_network(saved):
@@ -195,6 +228,8 @@ def test_channels_last_changes_nothing_but_speed(saved):
         with WeightedAttentionFusion(0.8, 1)(model.unet, 2):
             predictions.append(model.predict_noise(z, 500, model.embed(("", "", *PROMPTS))))
     torch.testing.assert_close(predictions[1], predictions[0], rtol=1e-3, atol=1e-4)
+    weight = next(m.weight for m in model.unet.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size[0] > 1)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_bin_files_need_permission_and_run_nothing(saved, tmp_path):
@@ -263,16 +298,16 @@ def test_edit_from_python(mp4, kind):
         write_video(mp4.with_name("eight.mp4"), torch.from_numpy(frames), 8.0)
         video = mp4.with_name("eight.mp4")
     steps = []
+    prompts = dict(source="a red circle moving right over snow", target="a blue circle moving right over snow")
+    told = ["method.num_steps=2", "device=cpu"]
     edited = assd.edit(
-        video,
-        source="a red circle moving right over snow",
-        target="a blue circle moving right over snow",
-        overrides=["method.num_steps=2", "device=cpu"],
-        progress=lambda step, all_steps: steps.append((step, all_steps)),
+        video, **prompts, overrides=told, progress=lambda step, all_steps: steps.append((step, all_steps))
     )
     assert edited.shape == (8, 64, 64, 3)
     assert edited.dtype == np.uint8
     assert steps == [(1, 2), (2, 2)]
+    reconstruction = assd.edit(video, **prompts, overrides=[*told, "optimizer.lr=0"])
+    assert (edited != reconstruction).mean() > 0.1
 
 
 def test_edit_refuses_what_is_no_video():

@@ -55,12 +55,12 @@ def describe(models: dict[str, LatentDiffusion]) -> Table:
     return table
 
 
-def peak_memory(device: torch.device) -> str:
-    """The process's own on the CPU; what torch allocated at most on a GPU."""
+def peak_memory(device: torch.device) -> float:
+    """GiB up to now: the process's own on the CPU; what torch allocated at most on a GPU."""
     if device.type == "cuda":
-        return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB of {device}"
+        return torch.cuda.max_memory_allocated(device) / 2**30
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-    return f"{kilobytes / 2**20:.1f} GiB of host memory"
+    return kilobytes / 2**20
 
 
 def teraflops(unet: torch.nn.Module, z_shape: tuple[int, ...], tokens: int) -> float:
@@ -86,10 +86,11 @@ def arithmetic(method: ScoreDistillation, Z: Float[Tensor, "c n h w"]) -> dict[s
 
 @dataclass(frozen=True)
 class Trial:
-    """An edit of noise: seconds of each step and of each U-Net pass, the latent before and after."""
+    """An edit of noise: seconds of each step and of each U-Net pass, peaks in GiB, the latent before and after."""
 
     steps: list[float]
     passes: list[float]
+    peaks: list[float]  # built, after each step, after decoding
     Z_ref: Float[Tensor, "c n h w"]
     Z: Float[Tensor, "c n h w"]
 
@@ -106,13 +107,18 @@ def edit_noise(method: ScoreDistillation, seed: int, source: str = SOURCE, targe
         return time.perf_counter()
 
     model.embed(("", "", target, source))  # remembered, as in any step but the first
-    times = [now()]
+    times, peaks = [now()], [peak_memory(model.device)]
+
+    def advance(step: int) -> None:
+        times.append(now())
+        peaks.append(peak_memory(model.device))
+
     unets = list({id(loss.model): loss.model.unet for loss in method.losses.values()}.values())
     with noting_passes(unets, now) as passes:
-        (edit,) = method(frames, source, [Request(target)], "noise", advance=lambda step: times.append(now()))
+        (edit,) = method(frames, source, [Request(target)], "noise", advance=advance)
     console.print(f"frames {tuple(frames.shape)}, latent {tuple(edit.Z.shape)}, edited {tuple(edit.frames.shape)}")
     steps = [after - before for before, after in itertools.pairwise(times)]
-    return Trial(steps, passes, edit.Z_ref, edit.Z)
+    return Trial(steps, passes, [*peaks, peak_memory(model.device)], edit.Z_ref, edit.Z)
 
 
 @contextlib.contextmanager
@@ -161,7 +167,11 @@ def main() -> None:
         f"of the last one, {1 - inside / last:.1%} outside the U-Nets. Its arithmetic: {floor}; "
         f"{sum(counts.values()) / last:.2f} TFLOP/s"
     )
-    console.print(f"peak memory: {peak_memory(method.model.device)}")
+    built, *_, after_loop, after_decoding = trial.peaks
+    console.print(
+        f"peak of {'GPU' if method.model.device.type == 'cuda' else 'host'} memory: {built:.1f} GiB once built, "
+        f"{after_loop:.1f} GiB up to the last step, {after_decoding:.1f} GiB with decoding"
+    )
     moved = bool(trial.Z.isfinite().all()) and not torch.equal(trial.Z, trial.Z_ref)
     sys.exit(0 if moved else "the latent did not move, or holds NaN or Inf")
 

@@ -19,7 +19,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerBase
 from assd.errors import InputError, require
 
 log = logging.getLogger(__name__)
-FRAMES_AT_ONCE = 16  # encoded or decoded together, to bound memory
+FRAMES_AT_ONCE = 4  # encoded or decoded together, to bound memory
 
 
 class LatentDiffusion:
@@ -27,7 +27,7 @@ class LatentDiffusion:
 
     vae                        None for a model that only predicts noise, on another model's latents
     scaling_factor             its latents' scale: what `vae` has, or what an absent one would have
-    height, width, num_frames  the size it works at, in pixels and frames: what datasets prepare for it
+    height, width, num_frames  the size a text-to-video model works at: what datasets prepare for it
     device                     where the U-Net stays; the autoencoder and the text encoder visit it when they are used
     """
 
@@ -39,8 +39,8 @@ class LatentDiffusion:
         text_encoder: CLIPTextModel,
         tokenizer: PreTrainedTokenizerBase,
         scheduler: SchedulerMixin,
-        height: int,
-        width: int,
+        height: int | None = None,
+        width: int | None = None,
         num_frames: int = 1,
         scaling_factor: float | None = None,
         device: torch.device | None = None,
@@ -132,7 +132,8 @@ class LatentDiffusion:
     ) -> Float[Tensor, "b ..."]:
         """What the network was trained to predict, eps or v as `prediction_type` says, in float32."""
         on_device = torch.full((1,), t, device=z_t.device)  # from a plain number the U-Net would make it with a wait
-        return self.unet(z_t.to(self.unet.dtype), on_device, encoder_hidden_states=embeddings).sample.float()
+        prediction = self.unet(z_t.to(self.unet.dtype), on_device, encoder_hidden_states=embeddings).sample
+        return prediction.to(torch.float32, copy=True)  # the next pass of a CUDA graph overwrites its output
 
     def predict_noise(
         self, z_t: Float[Tensor, "b ..."], t: int, embeddings: Float[Tensor, "b l d"]
@@ -145,7 +146,10 @@ class LatentDiffusion:
         return abar**0.5 * prediction + (1 - abar) ** 0.5 * z_t
 
     def check_shares_latents(self, other: "LatentDiffusion") -> None:
-        """Raises InputError unless both read the same latents under the same noise schedule, as one gradient needs."""
+        """Raises InputError unless both read the same latents under the same noise schedule, as one gradient needs.
+
+        Of the autoencoder the number of channels and the scale are compared, not the weights: an absent one has none.
+        """
         ours, theirs = self.unet.config.in_channels, other.unet.config.in_channels
         require(
             ours == theirs, f"model and image_model must have one latent space; they have {ours} and {theirs} channels"
@@ -155,8 +159,9 @@ class LatentDiffusion:
             ours == theirs,
             f"model and image_model must share an autoencoder; their scaling factors are {ours} and {theirs}",
         )
+        ours, theirs = self.alphas_cumprod, other.alphas_cumprod
         require(
-            torch.allclose(self.alphas_cumprod, other.alphas_cumprod, rtol=1e-4),
+            ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-4),
             "model and image_model must have one noise schedule: at one t their Z_t differ. "
             "Take models of one family, or loss=[assd] without joint guidance",
         )

@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 import tempfile
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from assd.errors import InputError, require
 from assd.models.latent_diffusion import LatentDiffusion
 
 EMBEDDED = "pkg://"  # a folder inside an installed package, `pkg://assd.shapes/weights`
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
-@functools.lru_cache(maxsize=4)  # of a sweep over models the earlier ones can go
+@functools.lru_cache(maxsize=2)  # one run's two models; of a sweep over models the earlier ones go
 def load(
     path: str,
     *,
@@ -43,9 +44,9 @@ def load(
     dtype: str = "float32",
     device: str = "auto",
     channels_last: bool = False,
-    compile: bool = False,
-    height: int,
-    width: int,
+    compile: str | None = None,
+    height: int | None = None,
+    width: int | None = None,
     num_frames: int = 1,
 ) -> LatentDiffusion:
     """A model in diffusers' folder layout; the same arguments give the same object, so it is held once.
@@ -61,59 +62,85 @@ def load(
     random     random weights at that architecture instead, to try memory and speed; what they edit means nothing
     dtype      precision of the networks; latents stay float32
     device     `auto` is the GPU where there is one
-    channels_last, compile  memory format of the U-Net's convolutions, and torch.compile on it: for speed, the result
-               is the same to rounding
+    channels_last, compile  memory format of the U-Net's convolutions, and a mode of torch.compile for it, `default` or
+               `reduce-overhead` (CUDA graphs): for speed, the result is the same to rounding
+    height, width, num_frames  of the videos that a text-to-video model edits; a text-to-image model takes its frames
 
     Raises InputError when the model can't be read.
     """
     require(dtype in PRECISIONS, f"dtype must be one of {', '.join(PRECISIONS)}; got {dtype!r}")
+    require(
+        compile in (None, *COMPILE_MODES), f"compile must be null or one of {', '.join(COMPILE_MODES)}; got {compile!r}"
+    )
     place, precision = resolve_device(device), getattr(torch, dtype)
     if random:
         require(architecture is not None, "random weights need an architecture: a folder of configurations")
         parts = random_parts(resolve_folder(architecture), vae, precision)
     else:
-        try:
-            parts = pretrained_parts(
-                resolve_folder(path), unet, vae, text_encoder, revision, variant, allow_bin, precision
-            )
-        except (OSError, ValueError) as error:
-            folders = ", ".join(f"{part}/" for part in (unet, vae or "vae", text_encoder, "tokenizer"))
-            raise InputError(
-                f"model path {path!r} can't be loaded: {error}\nIt must be a folder in diffusers' layout with "
-                f"{folders} and scheduler/, or the hub id of one."
-                + how_to_fetch(path, (unet, vae, text_encoder), revision, variant, allow_bin, licence, download)
-            ) from error
+        repository = Repository(path, unet, vae, text_encoder, revision, variant, allow_bin, licence, download)
+        parts = repository.parts(precision)
     if channels_last:
         to_channels_last(parts["unet"])
     if compile:
-        parts["unet"].compile()
+        parts["unet"].compile(mode=compile)
     return LatentDiffusion(**parts, height=height, width=width, num_frames=num_frames, device=place)
 
 
-def pretrained_parts(
-    folder: str,
-    unet: str,
-    vae: str | None,
-    text_encoder: str,
-    revision: str | None,
-    variant: str | None,
-    allow_bin: bool,
-    precision: torch.dtype,
-) -> dict[str, Any]:
-    """The constructor's parts from a folder or a hub repository. Raises OSError or ValueError."""
-    transformers_logging.disable_progress_bar()
-    common: dict[str, Any] = {"revision": revision} if revision and not Path(folder).is_dir() else {}
-    weights = common | {"torch_dtype": precision, "use_safetensors": None if allow_bin else True}
-    if variant and (not Path(folder).is_dir() or any(Path(folder, unet).glob(f"*.{variant}.*"))):
-        weights |= {"variant": variant}
-    return dict(
-        unet=AutoModel.from_pretrained(folder, subfolder=unet, **weights),
-        vae=AutoencoderKL.from_pretrained(folder, subfolder=vae, **weights) if vae else None,
-        text_encoder=CLIPTextModel.from_pretrained(folder, subfolder=text_encoder, **weights),
-        tokenizer=AutoTokenizer.from_pretrained(folder, subfolder="tokenizer", **common),
-        scheduler=DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **common),
-        scaling_factor=scaling_factor(AutoencoderKL.load_config(folder, subfolder=vae or "vae", **common)),
-    )
+@dataclass(frozen=True)
+class Repository:
+    """A local folder or hub repository in diffusers' layout, and which of its files are read: `load` says more."""
+
+    path: str
+    unet: str
+    vae: str | None
+    text_encoder: str
+    revision: str | None
+    variant: str | None
+    allow_bin: bool
+    licence: str | None
+    download: str | None
+
+    def parts(self, precision: torch.dtype) -> dict[str, Any]:
+        """The constructor's parts. Raises InputError, which says how to fetch what is missing."""
+        try:
+            return self._parts(resolve_folder(self.path), precision)
+        except (OSError, ValueError) as error:
+            folders = ", ".join(f"{part}/" for part in (self.unet, self.vae or "vae", self.text_encoder, "tokenizer"))
+            raise InputError(
+                f"model path {self.path!r} can't be loaded: {error}\nIt must be a folder in diffusers' layout with "
+                f"{folders} and scheduler/, or the hub id of one.{self.how_to_fetch()}"
+            ) from error
+
+    def _parts(self, folder: str, precision: torch.dtype) -> dict[str, Any]:
+        transformers_logging.disable_progress_bar()
+        is_local = Path(folder).is_dir()
+        common: dict[str, Any] = {"revision": self.revision} if self.revision and not is_local else {}
+        weights = common | {"torch_dtype": precision, "use_safetensors": None if self.allow_bin else True}
+        if self.variant and (not is_local or any(Path(folder, self.unet).glob(f"*.{self.variant}.*"))):
+            weights |= {"variant": self.variant}
+        return dict(
+            unet=AutoModel.from_pretrained(folder, subfolder=self.unet, **weights),
+            vae=AutoencoderKL.from_pretrained(folder, subfolder=self.vae, **weights) if self.vae else None,
+            text_encoder=CLIPTextModel.from_pretrained(folder, subfolder=self.text_encoder, **weights),
+            tokenizer=AutoTokenizer.from_pretrained(folder, subfolder="tokenizer", **common),
+            scheduler=DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **common),
+            scaling_factor=scaling_factor(AutoencoderKL.load_config(folder, subfolder=self.vae or "vae", **common)),
+        )
+
+    def how_to_fetch(self) -> str:
+        """What a person types to get a hub repository's files that are read; nothing for what looks like a folder."""
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.path) or Path(self.path).parent.is_dir():
+            return ""
+        suffixes = [f".{self.variant}.safetensors" if self.variant else ".safetensors"]
+        suffixes += [".bin"] if self.allow_bin else []
+        networks = [name for name in (self.unet, self.vae, self.text_encoder) if name]
+        wanted = ["*/*.json", "tokenizer/*", *(f"{name}/*{suffix}" for name in networks for suffix in suffixes)]
+        command = ["hf", "download", self.path, *(["--revision", self.revision] if self.revision else [])]
+        command += [word for pattern in wanted for word in ("--include", pattern)]
+        offline = " HF_HUB_OFFLINE is set, so nobody was asked." if huggingface_hub.constants.HF_HUB_OFFLINE else ""
+        size = f" ({self.download})" if self.download else ""
+        terms = f"\nIts licence is {self.licence}." if self.licence else ""
+        return f"{offline}\nTo fetch it{size}:\n  {shlex.join(command)}{terms}"
 
 
 def scaling_factor(vae_config: dict[str, Any]) -> float:
@@ -161,28 +188,6 @@ def to_channels_last(unet: nn.Module) -> None:
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             layout = torch.channels_last if isinstance(module, nn.Conv2d) else torch.channels_last_3d
             module.to(memory_format=layout)
-
-
-def how_to_fetch(
-    path: str,
-    networks: Sequence[str | None],
-    revision: str | None,
-    variant: str | None,
-    allow_bin: bool,
-    licence: str | None,
-    download: str | None,
-) -> str:
-    """What a person types to get a hub repository's files that are read; nothing for a local path."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
-        return ""
-    suffixes = [f".{variant}.safetensors" if variant else ".safetensors", *([".bin"] if allow_bin else [])]
-    wanted = ["*/*.json", "tokenizer/*", *(f"{name}/*{suffix}" for name in networks if name for suffix in suffixes)]
-    command = ["hf", "download", path, *(["--revision", revision] if revision else [])]
-    command += [word for pattern in wanted for word in ("--include", pattern)]
-    offline = " HF_HUB_OFFLINE is set, so nobody was asked." if huggingface_hub.constants.HF_HUB_OFFLINE else ""
-    size = f" ({download})" if download else ""
-    terms = f"\nIts licence is {licence}." if licence else ""
-    return f"{offline}\nTo fetch it{size}:\n  {shlex.join(command)}{terms}"
 
 
 def resolve_folder(path: str) -> str:
