@@ -30,6 +30,14 @@ class Video:
     fps: float
 
 
+def find_video(stem: Path) -> Path | None:
+    """The video file `stem`.mp4 or the like, or the folder of frames `stem`; None where there is neither."""
+    for path in (stem, *(stem.with_name(stem.name + suffix) for suffix in VIDEO_SUFFIXES)):
+        if path.is_file() or (path.is_dir() and frame_files(path)):
+            return path
+    return None
+
+
 def evenly_spaced(available: int, wanted: int, path: Path) -> list[int]:
     """round(linspace(0, available - 1, wanted)), both ends included."""
     require(
@@ -63,13 +71,18 @@ def read_file(path: Path, num_frames: int | None) -> tuple[list[np.ndarray], flo
         wanted = evenly_spaced(count, num_frames or count, path)
         with av.open(str(path)) as container:
             chosen = set(wanted)
-            kept = {i: f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(video=0)) if i in chosen}
+            kept = {i: upright(f) for i, f in enumerate(container.decode(video=0)) if i in chosen}
     except av.FFmpegError as error:
         raise InputError(
             f"{path} can't be read as a video ({error.strerror}): it may be cut off, empty, or of another kind. "
             f"Known are {', '.join(VIDEO_SUFFIXES)} and folders of {', '.join(FRAME_SUFFIXES)}"
         ) from error
     return [kept[i] for i in wanted], sampled_rate(float(rate), count, len(wanted))
+
+
+def upright(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+    """A decoded frame as players show it: phones film lying on their side and note by how much it is to be turned."""
+    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
 
 
 def frame_files(path: Path) -> list[Path]:
@@ -116,15 +129,37 @@ def sampled_rate(fps: float, available: int, wanted: int) -> float:
     return fps * (wanted - 1) / (available - 1) if wanted > 1 else fps
 
 
+@dataclass(frozen=True)
+class Encoding:
+    """How a file of one kind is written: codec, pixel format, sides in multiples of `multiple`."""
+
+    codec: str
+    pixels: str
+    multiple: int
+    codec_options: dict[str, str]
+    container_options: dict[str, str]
+
+
+ENCODINGS = {
+    # what every browser plays; libx264's macroblock tree reads memory that nobody wrote: other bits each time
+    ".mp4": Encoding("libx264", "yuv420p", 2, {"crf": str(CRF), "x264-params": "mbtree=0"}, {"movflags": "+faststart"}),
+    # every bit of every frame; the container otherwise gets a random number
+    ".mkv": Encoding("ffv1", "bgr0", 1, {}, {"fflags": "+bitexact"}),
+}
+
+
 def write_video(path: Path, frames: UInt8[Tensor, "n H W 3"], fps: float) -> None:
-    """H.264 in yuv420p, which every browser plays; written aside and renamed. Odd sizes lose one row or column."""
-    partial = path.with_suffix(".partial.mp4")
-    height, width = (size // 2 * 2 for size in frames.shape[1:3])
-    with av.open(str(partial), "w", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        # libx264's macroblock tree reads memory that nobody wrote: of small frames, other bits each time
-        stream.options = {"crf": str(CRF), "x264-params": "mbtree=0"}
+    """As the suffix says: .mp4 is H.264 for people, .mkv is FFV1, without loss. Written aside and renamed.
+
+    An mp4 of odd size loses one row or column.
+    """
+    encoding = ENCODINGS[path.suffix]
+    partial = path.with_suffix(f".partial{path.suffix}")
+    height, width = (size // encoding.multiple * encoding.multiple for size in frames.shape[1:3])
+    with av.open(str(partial), "w", options=encoding.container_options) as container:
+        stream = container.add_stream(encoding.codec, rate=Fraction(fps).limit_denominator(1000))
+        stream.width, stream.height, stream.pix_fmt = width, height, encoding.pixels
+        stream.options = encoding.codec_options
         for frame in frames[:, :height, :width].contiguous().numpy():
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())

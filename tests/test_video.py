@@ -1,5 +1,6 @@
 """Files and folders become frames, frames become files, and what can't be read is refused in words."""
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -309,9 +310,35 @@ def test_a_broken_frame_is_refused(tmp_path: Path) -> None:
 def test_the_same_frames_are_the_same_file(tmp_path):
     """Scores are read from files, so a file must depend on its frames alone, whatever was in memory before."""
     frames = to_bytes(render(tuning_pair(2).source)[0])  # stars at night, where it used to happen
-    rng, junk, files = np.random.default_rng(0), [], set()
+    rng, junk = np.random.default_rng(0), []
+    files = {"a.mp4": set(), "a.mkv": set()}
     for _ in range(40):
         junk = [*junk[-20:], rng.integers(0, 255, rng.integers(1_000, 200_000), dtype=np.uint8)]
-        write_video(tmp_path / "a.mp4", frames, 8.0)
-        files.add((tmp_path / "a.mp4").read_bytes())
-    assert len(files) == 1
+        for name, seen in files.items():
+            write_video(tmp_path / name, frames, 8.0)
+            seen.add((tmp_path / name).read_bytes())
+    assert [len(seen) for seen in files.values()] == [1, 1]
+
+
+def test_mkv_loses_nothing(tmp_path):
+    """What is scored is what was decoded, to the last bit, also of odd size."""
+    noise = torch.randint(0, 256, (5, 63, 65, 3), dtype=torch.uint8)
+    write_video(tmp_path / "a.mkv", noise, 12.5)
+    assert torch.equal(read_video(tmp_path / "a.mkv", None).frames, noise)
+
+
+def test_a_phones_video_stands_upright(tmp_path):
+    """A file that says `turn me by 90 degrees clockwise` is read as players show it."""
+    frames = torch.zeros(3, 32, 64, 3, dtype=torch.uint8)
+    frames[:, :, :32] = 255  # white on the left, which comes to lie above
+    write_video(tmp_path / "phone.mp4", frames, 8.0)
+    content = (tmp_path / "phone.mp4").read_bytes()
+    upright, turned = ([1, 0, 0, 0, 1, 0, 0, 0, 0x4000], [0, 1, 0, -1, 0, 0, 0, 0, 0x4000])
+    before, after = (struct.pack(">9i", *(value << 16 for value in matrix)) for matrix in (upright, turned))
+    track = content.index(b"tkhd")
+    matrix = content.index(before, track)
+    (tmp_path / "phone.mp4").write_bytes(content[:matrix] + after + content[matrix + len(before) :])
+    read = read_video(tmp_path / "phone.mp4", None).frames
+    assert read.shape == (3, 64, 32, 3)
+    assert read[:, :32].float().mean() > 240
+    assert read[:, 32:].float().mean() < 15
