@@ -6,8 +6,9 @@
     <run>/report.html        everything a person wants to see, in one page
     <run>/overview.png       the finished pairs' filmstrips
     <run>/edits/<pair>/      source.mp4, edited.mp4, and both side by side in comparison.mp4 and filmstrip.png
-                             reconstruction.mp4, the source through the autoencoder: the best an edit can preserve
                              difference.mp4, |edited - source|; truth.mp4, the true edit where it is known
+                             edited.mkv without loss, which is scored, and reconstruction.mkv, the source through the
+                             autoencoder: the best an edit can preserve
                              steps.jsonl, edit.json, scores.csv, latents.safetensors
 
 Every file is written aside and renamed, but for steps.jsonl, which grows. A pair whose edit.json says `finished` is
@@ -20,6 +21,7 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,18 +51,6 @@ PACKAGES = (
 )
 CONFIG_YAML = "config.yaml"
 ENVIRONMENT_JSON = "environment.json"
-# may differ between two starts of one run, with all below them
-NOT_THE_RESULT = (
-    "output",
-    "save_frames",
-    "targets_together",
-    "device",
-    "dataset.limit",
-    "dataset.root",
-    "metric",
-    "clip",
-    "tracking",
-)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -88,16 +78,24 @@ def whole_lines(file: Path) -> list[dict]:
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """One run on disk."""
+    """One run on disk.
+
+    incidental  keys of the configuration that never change a result, with all below them
+    """
 
     path: Path
+    incidental: Sequence[str] = ()
 
-    def open(self, cfg: DictConfig, device: torch.device) -> None:
-        """Writes configuration and environment; raises InputError when the directory holds another configuration."""
+    def open(self, cfg: DictConfig, device: torch.device, overrides: Sequence[str] = ()) -> None:
+        """Writes configuration, environment and the overrides that name the run.
+
+        Raises InputError when the directory holds another configuration.
+        """
         resolved = OmegaConf.to_container(cfg, resolve=True)
         config = self.path / CONFIG_YAML
         if config.exists():
-            changed = differences(result_keys(OmegaConf.load(config)), result_keys(OmegaConf.create(resolved)))
+            old, new = (result_keys(c, self.incidental) for c in (OmegaConf.load(config), OmegaConf.create(resolved)))
+            changed = differences(old, new)
             if changed:
                 raise InputError(
                     f"{self.path} was made with another configuration ({'; '.join(changed)}). Its results are kept: "
@@ -105,7 +103,7 @@ class RunDirectory:
                 )
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(config, OmegaConf.to_yaml(OmegaConf.create(resolved)))
-        write_json(self.path / ENVIRONMENT_JSON, environment(device))
+        write_json(self.path / ENVIRONMENT_JSON, {"overrides": list(overrides), **environment(device)})
 
     def edit(self, pair: TextVideoPair) -> "EditDirectory":
         """The folder of one pair."""
@@ -170,7 +168,8 @@ class EditDirectory:
         truth = to_bytes(footage.truth) if footage.truth is not None else None
         write_video(self.path / "source.mp4", source, footage.fps)
         write_video(self.path / "edited.mp4", edited, footage.fps)
-        write_video(self.path / "reconstruction.mp4", to_bytes(edit.reconstruction), footage.fps)
+        write_video(self.path / "edited.mkv", edited, footage.fps)
+        write_video(self.path / "reconstruction.mkv", to_bytes(edit.reconstruction), footage.fps)
         write_video(self.path / "difference.mp4", pictures.difference(edited, source), footage.fps)
         if truth is not None:
             write_video(self.path / "truth.mp4", truth, footage.fps)
@@ -209,12 +208,12 @@ class EditDirectory:
         return self.path / "steps.jsonl"
 
 
-def result_keys(cfg: DictConfig) -> dict[str, object]:
+def result_keys(cfg: DictConfig, incidental: Sequence[str]) -> dict[str, object]:
     """The configuration's leaves by dotted name, without those that never change a result."""
     leaves: dict[str, object] = {}
 
     def walk(node: object, name: str) -> None:
-        if name in NOT_THE_RESULT:
+        if name in incidental:
             return
         if isinstance(node, dict):
             for key, value in node.items():

@@ -12,7 +12,8 @@ from torch import Tensor
 from assd.data import Footage, Prompts
 from assd.errors import require
 
-REGIONS = {"all": "everywhere", "edited": "inside the edit", "kept": "outside the edit"}
+REGIONS = {"all": "everywhere", "object": "inside the object", "background": "outside the object"}
+TO_STAY = {"object": "background", "background": "object"}  # by what changes
 
 
 @dataclass(frozen=True)
@@ -36,23 +37,30 @@ class Case:
         return self.footage.frames
 
     @functools.cached_property
-    def edited(self) -> Bool[Tensor, "n H W"] | None:
-        """Where a change was asked for: where the true edit differs from the source, else inside the object's mask.
+    def object(self) -> Bool[Tensor, "n H W"] | None:
+        """The object's pixels; None where they are unknown.
 
-        None where neither is known.
+        Pixels on its edge mix it with the background: where the true edit is known, those that it changes count as what
+        was to change.
         """
-        if self.footage.truth is not None:
-            return (self.footage.truth != self.source).any(1)
-        return self.footage.masks
+        masks, truth = self.footage.masks, self.footage.truth
+        if masks is None or truth is None or self.footage.changes == "everything":
+            return masks
+        changed = (truth != self.source).any(1)
+        return masks | changed if self.footage.changes == "object" else masks & ~changed
 
     def region(self, name: str) -> Bool[Tensor, "n H W"] | None:
-        """The pixels of `all`, of what was to be `edited`, or of what was to be `kept`; None if unknown or empty."""
+        """The pixels of `all`, of the `object`, or of the `background`; None if unknown or empty."""
         if name == "all":
             return torch.ones_like(self.frames[:, 0], dtype=torch.bool)
-        if self.edited is None:
+        if self.object is None:
             return None
-        chosen = self.edited if name == "edited" else ~self.edited
+        chosen = self.object if name == "object" else ~self.object
         return chosen if chosen.any() else None
+
+    def kept(self, name: str) -> Bool[Tensor, "n H W"] | None:
+        """The pixels of a region that was to stay; None where it was to change, is unknown or empty."""
+        return self.region(name) if TO_STAY.get(self.footage.changes) == name else None
 
 
 @runtime_checkable

@@ -23,15 +23,16 @@ FOLDER = "local-dir:"  # open_clip's mark of a folder
 class ClipScorer:
     """Normalised, projected embeddings of frames and prompts; a cosine is their dot product.
 
-    label       what tables call it, such as `CLIP ViT-L/14 openai`
     name        open_clip's name, such as ViT-L-14, or `local-dir:` and a folder (`pkg://package/folder` is one)
     pretrained  open_clip's tag of the weights, such as openai; none for a folder
+    label       what tables call it; by default `CLIP`, name and pretrained: no other weights go by the same name
 
     Raises InputError when the model can't be loaded.
     """
 
-    def __init__(self, label: str, name: str, pretrained: str | None = None, device: str = "auto"):
-        self.label, self.device = label, resolve_device(device)
+    def __init__(self, name: str, pretrained: str | None = None, label: str | None = None, device: str = "auto"):
+        self.label = label or " ".join(["CLIP", name.removeprefix(FOLDER), *filter(None, [pretrained])])
+        self.device = resolve_device(device)
         if name.startswith(FOLDER):
             name = FOLDER + resolve_folder(name.removeprefix(FOLDER))
         logging.disable(logging.INFO)  # open_clip tells the root logger how it reads a name
@@ -55,9 +56,11 @@ class ClipScorer:
 
     @classmethod
     @functools.cache
-    def load(cls, label: str, name: str, pretrained: str | None = None, device: str = "auto") -> "ClipScorer":
+    def load(
+        cls, name: str, pretrained: str | None = None, label: str | None = None, device: str = "auto"
+    ) -> "ClipScorer":
         """The same arguments give the same object, so that metrics share one model."""
-        return cls(label, name, pretrained, device)
+        return cls(name, pretrained, label, device)
 
     @torch.no_grad()
     def embed_frames(self, frames: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n d"]:

@@ -17,7 +17,8 @@ class Comparison:
     """A measure between the video and another one, over a region.
 
     against          `source`, `reconstruction` (the source through the autoencoder), or `truth` (the true edit)
-    region           `all`, `edited` or `kept`
+    region           `all`, `object` or `background`. Against the source, a part has a meaning only where it was to
+                     stay: the background in edits of the object, the object in edits of the background
     area_normalised  True: the mean over the region's own pixels. False: FiVE-Bench's and PIE-Bench's convention, both
                      videos set to black outside the region and compared over the whole frame, so that a small region
                      looks better than it is
@@ -38,9 +39,11 @@ class Comparison:
         return f"{self.measure} to {AGAINST[self.against]}, {REGIONS[self.region_name]}{convention}"
 
     def __call__(self, case: Case) -> float | None:
-        """The mean over frames and region; None where the other video or the region is unknown."""
+        """The mean over frames and region; None where the other video or the region is unknown, or was to change."""
         other = {"source": case.source, "reconstruction": case.reconstruction, "truth": case.footage.truth}
-        target, region = other[self.against], case.region(self.region_name)
+        target = other[self.against]
+        anywhere = self.against == "truth" or self.region_name == "all"
+        region = (case.region if anywhere else case.kept)(self.region_name)
         if target is None or region is None:
             return None
         frames, target, where = unit(case.frames), unit(target), region[:, None].expand_as(case.frames)
@@ -94,7 +97,7 @@ class SSIM(Comparison):
 
 
 class Change(Comparison):
-    """Mean absolute difference, in grey levels of 255. Against the source and outside the edit: the contamination."""
+    """Mean absolute difference, in grey levels of 255. Against the source outside the object: the contamination."""
 
     measure = "mean change (of 255)"
     better = "lower"
@@ -102,9 +105,8 @@ class Change(Comparison):
     @property
     def name(self) -> str:
         """The paper's word where it applies."""
-        return (
-            f"contamination: {super().name}" if (self.against, self.region_name) == ("source", "kept") else super().name
-        )
+        contamination = (self.against, self.region_name) == ("source", "background")
+        return f"contamination: {super().name}" if contamination else super().name
 
     def within(self, frames: Tensor, target: Tensor, where: Tensor) -> float:
         """The mean over the elements that count."""
@@ -116,12 +118,12 @@ class Change(Comparison):
 
 
 class LPIPS:
-    """Learned perceptual distance (Zhang et al. 2018), SqueezeNet, the region outside the edit, black elsewhere.
+    """Learned perceptual distance (Zhang et al. 2018), SqueezeNet, outside the object, black elsewhere.
 
     Raises InputError where torchvision's weights lie not in torch's cache; torchmetrics brings the rest.
     """
 
-    name = "LPIPS (SqueezeNet) to source, outside the edit, black elsewhere"
+    name = "LPIPS (SqueezeNet) to source, outside the object, black elsewhere"
     better = "lower"
     weights = "squeezenet1_1-b8a52dc0.pth"
 
@@ -135,8 +137,8 @@ class LPIPS:
 
     @torch.no_grad()
     def __call__(self, case: Case) -> float | None:
-        """The mean over frames."""
-        region = case.region("kept")
+        """The mean over frames; None where the background was to change, or is unknown."""
+        region = case.kept("background")
         if region is None:
             return None
         frames: Float[Tensor, "n 3 H W"] = unit(case.frames) * region[:, None]

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from assd.models import resolve_device
 from assd.video import to_bytes
 from evaluation.case import Case, check_choice, require_weights, unit
 
@@ -34,19 +35,23 @@ class RaftFlow:
 
     weights = "raft_large_C_T_SKHT_V2-ff5fadd5.pth"
 
-    def __init__(self):
+    def __init__(self, device: str = "auto"):
         from torchvision.models.optical_flow import Raft_Large_Weights, raft_large  # noqa: PLC0415  (slow to import)
 
         require_weights("flow=raft (flow=dis needs none)", self.weights)
-        self.model = raft_large(weights=Raft_Large_Weights.C_T_SKHT_V2).eval()
+        self.device = resolve_device(device)
+        self.model = raft_large(weights=Raft_Large_Weights.C_T_SKHT_V2).eval().to(self.device)
 
     @torch.no_grad()
     def __call__(self, first: Float[Tensor, "n 3 H W"], second: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 2 H W"]:
-        """The last of its estimates. Sides must be multiples of 8."""
-        return self.model(first, second)[-1]
+        """The last of its estimates, of frames that are widened at their edge to sides of multiples of 8."""
+        height, width = first.shape[-2:]
+        wide = (0, -width % 8, 0, -height % 8)
+        first, second = (F.pad(frames, wide, mode="replicate").to(self.device) for frames in (first, second))
+        return self.model(first, second)[-1][..., :height, :width].cpu()
 
 
-FLOWS: dict[str, Callable[[], Flow]] = {"dis": lambda: dis_flow, "raft": RaftFlow}
+FLOWS: dict[str, Callable[[str], Flow]] = {"dis": lambda device: dis_flow, "raft": RaftFlow}
 
 
 def enlarged(frames: Float[Tensor, "n c H W"]) -> Float[Tensor, "n c h w"]:
@@ -85,14 +90,15 @@ class WarpError:
     """Mean squared difference, times 1000, between each frame and the next one warped back along the source's flow.
 
     Over the points that a forward-backward check of the source's flow finds in both frames; pixels in [0, 1].
-    `flow` is `dis`, which needs no weights, or `raft`.
+    flow    `dis`, which needs no weights, or `raft`
+    device  where RAFT runs
     """
 
     better = "lower"
 
-    def __init__(self, flow: str = "dis"):
+    def __init__(self, flow: str = "dis", device: str = "auto"):
         check_choice("flow", flow, tuple(FLOWS))
-        self.flow = FLOWS[flow]()
+        self.flow = FLOWS[flow](device)
         self.name = f"warp error (source's {flow.upper()} flow, MSE x 1000)"
 
     def __call__(self, case: Case) -> float | None:
@@ -109,17 +115,17 @@ class WarpError:
 
 
 class Flicker:
-    """Mean absolute difference between consecutive frames outside the edit, in grey levels of 255.
+    """Mean absolute difference between consecutive frames outside the object, in grey levels of 255.
 
     A moving camera flickers too: compare with the unedited source.
     """
 
-    name = "flicker outside the edit (of 255)"
+    name = "flicker outside the object (of 255)"
     better = "lower"
 
     def __call__(self, case: Case) -> float | None:
-        """Over points that both frames keep; None where the region is unknown."""
-        region = case.region("kept")
+        """Over points outside it in both frames; None where the background was to change, or is unknown."""
+        region = case.kept("background")
         if region is None or len(case.frames) < 2:
             return None
         both = region[1:] & region[:-1]

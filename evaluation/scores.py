@@ -5,8 +5,10 @@ metric (its full name, empty where the video itself is missing); better (`higher
 is no value, else empty).
 """
 
+import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,12 +18,13 @@ from torch import Tensor
 from assd.data import Footage, TextVideoPair
 from assd.errors import InputError
 from assd.rundir import EditDirectory, write_text
-from assd.video import read_video, to_pixels
+from assd.video import read_video, to_bytes, to_pixels
 from evaluation.case import Case, Metric
 
+log = logging.getLogger(__name__)
 COLUMNS = ("pair", "video", "metric", "better", "value", "reason")
-SOURCE, RECONSTRUCTION, EDITED = VIDEOS = ("source", "reconstruction", "edited")
-NOT_HERE = "has no meaning here: no mask, no true edit, no reconstruction, or a single frame"
+SOURCE, RECONSTRUCTION, EDITED = "source", "reconstruction", "edited"
+NOT_HERE = "has no meaning here: no mask, no true edit, a part that was to change, no reconstruction, or a single frame"
 SCORES_CSV = "scores.csv"
 
 
@@ -47,16 +50,15 @@ def score_case(pair: str, video: str, case: Case, metrics: Sequence[Metric]) -> 
 
 
 def score_files(pair: TextVideoPair, files: dict[str, Path], metrics: Sequence[Metric]) -> pd.DataFrame:
-    """The scores of videos on disk, by what they are: `edited`, and where there are such files, the others.
+    """The scores of the source, and of videos on disk by what they are: `edited`, `reconstruction`.
 
-    Videos are read as they lie there, the source too, so that all have been through the same encoder; without a file
-    of the source, its frames are scored as they are. A video that can't be read is a row with the reason.
+    A video that can't be read is a row with the reason, and so is a pair whose source can't.
     """
     try:
-        footage = pair.read()
+        footage = in_bytes(pair.read())
     except InputError as error:
         return failure(pair, str(error))
-    videos, rows = ({} if SOURCE in files else {SOURCE: footage.frames}), []
+    videos, rows = {SOURCE: footage.frames}, []
     for name, file in files.items():
         try:
             videos[name] = read_like(file, footage)
@@ -66,6 +68,17 @@ def score_files(pair: TextVideoPair, files: dict[str, Path], metrics: Sequence[M
         case = Case(frames, pair.prompts, footage, videos.get(RECONSTRUCTION))
         rows += score_case(pair.id, name, case, metrics)
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def in_bytes(footage: Footage) -> Footage:
+    """Source and true edit rounded as files hold them: of a video that equals the source every measure is perfect."""
+    height, width = footage.frames.shape[-2:]
+
+    def rounded(frames: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 3 H W"]:
+        return to_pixels(to_bytes(frames), height, width)
+
+    truth = None if footage.truth is None else rounded(footage.truth)
+    return replace(footage, frames=rounded(footage.frames), truth=truth)
 
 
 def read_like(file: Path, footage: Footage) -> Float[Tensor, "n 3 H W"]:
@@ -78,17 +91,21 @@ def score_edit(folder: EditDirectory, metrics: Sequence[Metric]) -> pd.DataFrame
     """The scores of one pair of a run, kept in its folder; of one without result, the reason."""
     if not folder.finished:
         return failure(folder.pair, folder.record.get("reason", "not finished"))
-    scores = score_files(folder.pair, {name: folder.path / f"{name}.mp4" for name in VIDEOS}, metrics)
+    files = {name: folder.path / f"{name}.mkv" for name in (RECONSTRUCTION, EDITED)}
+    scores = score_files(folder.pair, files, metrics)
+    if values(scores).empty and (folder.path / SCORES_CSV).is_file():
+        log.warning("%s: the scores that are there stay, since %s", folder.pair.id, scores.reason.iloc[0])
+        return read_scores(folder.path)
     write_scores(folder.path, scores)
     return scores
 
 
 def scored_by(folder: Path, metrics: Sequence[Metric]) -> bool:
-    """Whether `folder` holds the scores by just these metrics."""
+    """Whether `folder` holds the scores by just these metrics, none of which failed."""
     if not (folder / SCORES_CSV).is_file():
         return False
-    found = set(read_scores(folder).metric) - {""}
-    return found == {metric.name for metric in metrics}
+    scores = read_scores(folder)
+    return failed(scores).empty and set(scores.metric) == {metric.name for metric in metrics}
 
 
 def failure(pair: TextVideoPair, reason: str) -> pd.DataFrame:
@@ -99,6 +116,14 @@ def failure(pair: TextVideoPair, reason: str) -> pd.DataFrame:
 def write_scores(folder: Path, scores: pd.DataFrame) -> None:
     """`folder`/scores.csv, written aside and renamed."""
     write_text(folder / SCORES_CSV, scores.to_csv(index=False))
+
+
+def update_scores(folder: Path, scores: pd.DataFrame) -> None:
+    """Puts the rows of these pairs into `folder`/scores.csv, where those of other pairs stay."""
+    if (folder / SCORES_CSV).is_file():
+        before = read_scores(folder)
+        scores = pd.concat([before[~before.pair.isin(scores.pair)], scores]).sort_values("pair", kind="stable")
+    write_scores(folder, scores)
 
 
 def read_scores(folder: Path) -> pd.DataFrame:
@@ -116,6 +141,11 @@ def read_scores(folder: Path) -> pd.DataFrame:
 def values(scores: pd.DataFrame) -> pd.DataFrame:
     """Only rows that hold a value."""
     return scores.dropna(subset=["value"])
+
+
+def failed(scores: pd.DataFrame) -> pd.DataFrame:
+    """Only rows of what should have a value and has none: videos that are missing, metrics that broke."""
+    return scores[scores.value.isna() & ~scores.reason.isin(["", NOT_HERE])]
 
 
 def scored_runs(paths: Sequence[Path]) -> list[Path]:

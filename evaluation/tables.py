@@ -9,19 +9,23 @@ on the pairs that every method has.
 import argparse
 import csv
 import html
+import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from omegaconf import OmegaConf
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from assd.errors import one_sentence, require
-from assd.rundir import write_text
+from assd.rundir import CONFIG_YAML, ENVIRONMENT_JSON, write_text
 from evaluation import statistics
-from evaluation.scores import EDITED, read_scores, scored_runs, values
+from evaluation.scores import EDITED, failed, read_scores, scored_runs, values
 
 PAPER_CSV = Path(__file__).with_name("paper_table1.csv")
 FORMATS = ("md", "latex", "csv", "html")
@@ -36,6 +40,18 @@ MEAN = ("mean", "low", "high")
 DIFFERENCE = ("difference", "difference_low", "difference_high")
 
 
+def run_overrides(run: Path) -> list[str]:
+    """The overrides that made a run: as it says itself, else by its folder's name.
+
+    >>> run_overrides(Path("ablation=full,loss=[assd,sds],seed=1"))
+    ['ablation=full', 'loss=[assd,sds]', 'seed=1']
+    """
+    environment = run / ENVIRONMENT_JSON
+    said = json.loads(environment.read_text("utf-8")) if environment.is_file() else {}
+    parts = re.split(r",(?![^\[]*\])", run.resolve().name)  # at commas outside brackets
+    return said.get("overrides", [part for part in parts if part != "default"])
+
+
 def method_names(runs: list[Path]) -> list[str]:
     """What sets each run apart: its overrides without its seed, and without those that all of them share.
 
@@ -44,15 +60,15 @@ def method_names(runs: list[Path]) -> list[str]:
     >>> method_names([Path("loss=[assd,sds],seed=2")])
     ['loss=[assd,sds]']
     """
-    names = [run.resolve().name for run in runs]
-    if len(set(names)) < len(names):  # runs of one name in several folders
-        names = [f"{run.resolve().parent.name}/{name}" for run, name in zip(runs, names)]
-    overrides = [re.split(r",(?![^\[]*\])", name) for name in names]  # at commas outside brackets
-    overrides = [[part for part in parts if not re.fullmatch(r"seed=\d+|default", part)] for parts in overrides]
+    every = [run_overrides(run) for run in runs]
+    overrides = [[part for part in parts if not re.fullmatch(r"seed=\d+", part)] for parts in every]
     differ = len(set(map(tuple, overrides))) > 1
     shared = set.intersection(*map(set, overrides)) if differ else set()
     names = [",".join(part.removeprefix("ablation=") for part in parts if part not in shared) for parts in overrides]
-    return [name or "default" for name in names]
+    names = [name or "default" for name in names]
+    if len(set(map(tuple, every))) < len(every):  # the same run in several folders
+        names = [f"{run.resolve().parent.name}/{name}" for run, name in zip(runs, names)]
+    return names
 
 
 def by_method(runs: list[Path]) -> dict[str, Path]:
@@ -63,13 +79,25 @@ def by_method(runs: list[Path]) -> dict[str, Path]:
     return first
 
 
-def collect(runs: list[Path]) -> pd.DataFrame:
-    """The scores of all runs, with a column `method`; the unedited source is taken from every run that has it."""
-    parts = []
-    for run, name in zip(runs, method_names(runs)):
+def collect(runs: list[Path], names: list[str] | None = None) -> pd.DataFrame:
+    """The scores of all runs, with a column `method`: their names, by default what sets them apart.
+
+    The unedited source is taken from every run that has it; from runs of several sizes, once for each size.
+    """
+    parts, sizes = [], [video_size(run) for run in runs]
+    several = len(set(sizes)) > 1
+    for run, name, size in zip(runs, names or method_names(runs), sizes):
         scores = read_scores(run)
-        parts.append(scores.assign(method=scores.video.map(UNEDITED).fillna(name)))
+        unedited = {video: f"{label} ({size})" if several else label for video, label in UNEDITED.items()}
+        parts.append(scores.assign(method=scores.video.map(unedited).fillna(name)))
     return pd.concat(parts, ignore_index=True)
+
+
+def video_size(run: Path) -> str:
+    """`16 frames of 256 x 256`, on which PSNR, SSIM and warp error depend; nothing where no configuration says it."""
+    config = run / CONFIG_YAML
+    model = OmegaConf.load(config).get("model", {}) if config.is_file() else {}
+    return f"{model.num_frames} frames of {model.width} x {model.height}" if "num_frames" in model else ""
 
 
 def per_pair(scores: pd.DataFrame) -> pd.DataFrame:
@@ -79,7 +107,8 @@ def per_pair(scores: pd.DataFrame) -> pd.DataFrame:
 
 def summarize(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
     """The tidy table: method, metric, better, mean, low, high, pairs, and mean_shared, over the pairs that all methods
-    edited; with a reference method, the mean paired difference to it: difference, difference_low, difference_high.
+    edited; with a reference method, the mean paired difference to it: difference, difference_low, difference_high, and
+    difference_pairs, those that both have.
 
     Raises InputError when there is no method of that name.
     """
@@ -93,7 +122,7 @@ def summarize(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFram
     rows = []
     for metric, better in dict.fromkeys(zip(by_pair.metric, by_pair.better)):
         having = [method for method in methods if (method, metric) in cells]
-        edited = [method for method in having if method not in UNEDITED.values()] or having
+        edited = [method for method in having if not is_unedited(method)] or having
         shared = sorted(set.intersection(*(set(cells[method, metric].index) for method in edited)))
         for method in having:
             mean = statistics.mean(cells[method, metric])
@@ -103,6 +132,7 @@ def summarize(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFram
             if reference is not None and (reference, metric) in cells and method != reference:
                 change = statistics.paired_difference(cells[method, metric], cells[reference, metric])
                 row |= {"difference": change.mean, "difference_low": change.low, "difference_high": change.high}
+                row |= {"difference_pairs": change.count}
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -110,7 +140,13 @@ def summarize(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFram
 def ordered(methods: pd.Series) -> list[str]:
     """Methods as they come, the unedited rows first."""
     found = list(dict.fromkeys(methods))
-    return [name for name in UNEDITED.values() if name in found] + [m for m in found if m not in UNEDITED.values()]
+    unedited = [method for label in UNEDITED.values() for method in found if method.startswith(label)]
+    return unedited + [method for method in found if not is_unedited(method)]
+
+
+def is_unedited(method: str) -> bool:
+    """Whether a row is the source's, of whatever size."""
+    return method.startswith(tuple(UNEDITED.values()))
 
 
 def published() -> pd.DataFrame:
@@ -126,13 +162,16 @@ def published() -> pd.DataFrame:
 
 
 def failures(scores: pd.DataFrame) -> list[str]:
-    """A sentence for each method that has edits without result; with several seeds, a pair is named with its count."""
-    failed = scores[(scores.metric == "") & (scores.video == EDITED)]
+    """A sentence for each method that has edits without result, and for each metric that broke, with the reason.
+
+    With several seeds, a pair is named with its count.
+    """
     sentences = []
-    for method, rows in failed.groupby("method", sort=False):
+    for (method, metric), rows in failed(scores).groupby(["method", "metric"], sort=False):
         counts = rows.pair.value_counts().sort_index()
         pairs = ", ".join(f"{pair} ({count} x)" if count > 1 else str(pair) for pair, count in counts.items())
-        sentences.append(f"{method}: no result for {pairs}")
+        reason = f" ({rows.reason.iloc[0]})" if metric else ""
+        sentences.append(f"{method}: no {metric or 'result'} for {pairs}{reason}")
     return sentences
 
 
@@ -146,7 +185,7 @@ def places(rows: pd.DataFrame) -> dict[str, int]:
 
     Ranked on the pairs that all of them have: a method that failed on the hard ones is not the better for it.
     """
-    edited = rows[~rows.method.isin(UNEDITED.values())]
+    edited = rows[~rows.method.map(is_unedited)]
     measured = "pairs" in edited and edited.pairs.notna().any()
     if len(edited) < 2 or (measured and edited.mean_shared.isna().any()):
         return {}
@@ -173,8 +212,9 @@ def layout(
             texts = mark(rows, texts, marks)
         cells[f"{escape(str(metric))} {ARROWS[better]}"] = dict(zip(rows.method.map(escape), texts))
     table = pd.DataFrame(cells, index=[escape(method) for method in ordered(summary.method)])
-    if "pairs" in summary:
-        table["pairs"] = [pair_count(summary[summary.method == method].pairs) for method in ordered(summary.method)]
+    counts = "pairs" if columns == MEAN else "difference_pairs"
+    if counts in summary:
+        table["pairs"] = [pair_count(summary[summary.method == method][counts]) for method in ordered(summary.method)]
     return table.fillna(statistics.UNKNOWN).rename_axis("method")
 
 
@@ -242,6 +282,12 @@ def means_table(title: str, scores: pd.DataFrame) -> Table:
     return table
 
 
+def print_failures(console: Console, scores: pd.DataFrame) -> None:
+    """What has no score in a run, and why."""
+    for sentence in failures(scores.assign(method=scores.video)):
+        console.print(Text(sentence, style="red"))
+
+
 @one_sentence()
 def main() -> None:
     """The command line."""
@@ -264,6 +310,8 @@ def main() -> None:
     if options.paper:
         summary = pd.concat([summary, published()], ignore_index=True)
     text = render(summary, options.format, options.reference, notes)
+    if options.format == "csv" and notes:  # a table for programs has no place for sentences
+        print("\n".join(notes), file=sys.stderr)
     if options.output:
         write_text(options.output, text)
     else:

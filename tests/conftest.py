@@ -83,16 +83,13 @@ def finished_run():
         for pair in clip_pairs()[:pairs]:
             folder, known = path / "edits" / pair.id, footage(pair)
             folder.mkdir(parents=True)
-            videos = {
-                "source": known.frames,
-                "reconstruction": known.frames,
-                "truth": known.truth,
-                "edited": edit(known),
-            }
+            videos = {"source": known.frames, "truth": known.truth, "edited": edit(known)}
             bytes_of = {name: to_bytes(frames) for name, frames in videos.items()}
             bytes_of["difference"] = pictures.difference(bytes_of["edited"], bytes_of["source"])
             for name, frames in bytes_of.items():
                 write_video(folder / f"{name}.mp4", frames, known.fps)
+            write_video(folder / "edited.mkv", bytes_of["edited"], known.fps)
+            write_video(folder / "reconstruction.mkv", bytes_of["source"], known.fps)
             prompts = Prompts(pair.source.caption, pair.target.caption)
             rows = {name: bytes_of[name] for name in ("source", "edited")}
             pictures.save(pictures.filmstrip(prompts, rows), folder / "filmstrip.png")

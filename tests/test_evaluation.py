@@ -3,20 +3,23 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hydra.utils import instantiate
 
 from assd.config import composed
-from assd.errors import InputError
+from assd.errors import InputError, NotHereError
 from assd.rundir import EditDirectory
 from assd.shapes.corpus import clip_pairs
 from assd.shapes.dataset import footage
 from assd.video import to_bytes, write_video
-from evaluation.run import score
-from evaluation.scores import read_scores, score_edit
+from evaluation.fidelity import IDENTICAL
+from evaluation.run import configuration, score
+from evaluation.scores import read_scores, score_edit, scored_by
 from evaluation.shapes import EditSuccess
+from evaluation.tables import failures
 
 ROOT = Path(__file__).parent.parent
 FIRST, SECOND = clip_pairs()[:2]
@@ -36,12 +39,17 @@ def scored(finished_run, tmp_path_factory):
 
 
 def test_the_unedited_source_stands_beside_the_edit(scored):
-    """Edited, source and reconstruction are scored alike; the true edit, read back from its file, is nearly perfect."""
+    """Edited, source and reconstruction are scored alike, from files without loss.
+
+    The true edit is perfect, also through its file; the source kept everything and changed nothing.
+    """
     _, scores = scored
     edited, source = by_metric(scores), by_metric(scores, "source")
     assert edited("edit made") == 1
     assert source("edit made") == 0
-    assert edited("PSNR (dB) to true edit, everywhere") > 30 > source("PSNR (dB) to true edit, inside the edit")
+    assert edited("PSNR (dB) to true edit, everywhere") == IDENTICAL > source("PSNR (dB) to true edit, inside")
+    assert source("PSNR (dB) to source, outside") == IDENTICAL == edited("PSNR (dB) to source, outside")
+    assert source("contamination") == source("CLIP direction") == 0
     assert set(scores.video) == {"source", "reconstruction", "edited"}
     assert set(scores.better) == {"higher", "lower"}
 
@@ -59,7 +67,7 @@ def test_a_pair_without_result_is_a_row_with_its_reason(finished_run, tmp_path):
     failed, broken = run / "edits" / FIRST.id, run / "edits" / SECOND.id
     record = json.loads((failed / "edit.json").read_text())
     (failed / "edit.json").write_text(json.dumps(record | {"status": "failed", "reason": "it rained"}))
-    (broken / "edited.mp4").write_bytes(b"no film")
+    (broken / "edited.mkv").write_bytes(b"no film")
     (run / "edits" / clip_pairs()[2].id / "edit.json").unlink()
     scores = score(run, ["metric=[clip_text]"])
     edited = scores[scores.video == "edited"].set_index("pair")
@@ -86,6 +94,8 @@ def test_a_metric_that_fails_is_a_row(finished_run, tmp_path):
     edited = scores[scores.video == "edited"].set_index("metric")
     assert edited.reason["broken"] == "RuntimeError: out of memory"
     assert edited.value[EditSuccess.name] == 1
+    assert failures(scores.assign(method=scores.video))[2].startswith(f"edited: no broken for {pair.id}")
+    assert not scored_by(run / "edits" / pair.id, [Broken(), EditSuccess()])  # the same command tries it again
 
 
 def test_another_programs_videos(tmp_path):
@@ -115,8 +125,34 @@ def test_one_setting_of_a_run_is_changed_alone(finished_run, tmp_path):
     run = finished_run(tmp_path / "run", lambda known: known.truth, overrides=["metric=[clip_text]"])
     scores = score(run, ["dataset.limit=1", "clip.label=renamed"])
     assert set(scores.metric) == {"CLIP text (renamed, cosine)"}
-    assert scores.pair.nunique() == 1
+    assert scores.pair.unique().tolist() == [FIRST.id]
     assert "CLIP text (renamed, cosine)" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_scores_of_other_pairs_stay(finished_run, tmp_path):
+    """Scoring fewer pairs again loses nothing; neither does a source video that is not there any more."""
+    run = finished_run(tmp_path / "run", lambda known: known.truth, overrides=["metric=[edit_success]"])
+    before = score(run, [])
+    score(run, ["dataset.limit=1"])
+    assert read_scores(run).equals(before)
+
+    def gone():
+        raise NotHereError("moved")
+
+    pair = replace(instantiate(composed(["dataset.limit=1"]).dataset)[0], read=gone)
+    kept = score_edit(EditDirectory(run / "edits" / pair.id, pair), [EditSuccess()])
+    assert by_metric(kept)("edit made") == 1
+
+
+def test_what_is_left_out_and_what_is_chosen_anew(finished_run, tmp_path):
+    """`~metric.psnr` drops one metric; a group's own values may stand before or after its choice."""
+    run = finished_run(tmp_path / "run", lambda known: known.truth, overrides=["metric=[psnr,edit_success]"])
+    assert list(configuration(run, ["~metric.psnr"]).metric) == ["edit_success"]
+    prompts = ["dataset.source_prompt=a", "dataset.target_prompt=b"]
+    cfg = configuration(run, [*prompts, "dataset=video", "dataset.path=cat.mp4", "device=cuda"])
+    assert (cfg.dataset.path, cfg.dataset.source_prompt) == ("cat.mp4", "a")
+    with_flow = configuration(run, ["metric=[warp_error]", "device=cpu"])
+    assert with_flow.metric.warp_error.device == "cpu"
 
 
 def test_a_runs_own_settings_stay(scored):

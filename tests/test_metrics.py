@@ -4,7 +4,10 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 from torchmetrics.functional.image import structural_similarity_index_measure
+from torchvision.models import squeezenet1_1
+from torchvision.models.optical_flow import raft_large
 
 from assd.data import Footage, Prompts
 from assd.errors import InputError
@@ -19,7 +22,7 @@ BACKGROUND_PAIR = next(pair for pair in clip_pairs() if pair.edit == "background
 
 @pytest.fixture(scope="module")
 def scorer():
-    return clip.ClipScorer("small", "local-dir:pkg://assd.shapes/weights/clip", device="cpu")
+    return clip.ClipScorer("local-dir:pkg://assd.shapes/weights/clip", device="cpu")
 
 
 def case(frames, pair=COLOUR_PAIR):
@@ -71,22 +74,34 @@ def test_clip_sees_the_edit(scorer):
 def test_an_unknown_clip_model_is_an_input_error():
     """The sentence names the model."""
     with pytest.raises(InputError, match="no-such-folder"):
-        clip.ClipScorer("x", "local-dir:/no-such-folder", device="cpu")
+        clip.ClipScorer("local-dir:/no-such-folder", device="cpu")
 
 
 @pytest.mark.parametrize("pair", [COLOUR_PAIR, BACKGROUND_PAIR], ids=["colour", "background"])
 def test_the_true_edit_is_perfect_and_the_source_is_poor(pair):
     """Every truth metric has its best value for the true edit itself, and a poor one for the unedited source."""
     perfect, unedited = case(truth, pair), case(source, pair)
-    for region in ("all", "edited", "kept"):
+    for region in ("all", "object", "background"):
         assert fidelity.PSNR("truth", region)(perfect) == fidelity.IDENTICAL
         assert fidelity.SSIM("truth", region)(perfect) == pytest.approx(1, abs=1e-4)
-    assert fidelity.PSNR("truth", "edited")(unedited) < 20
-    assert fidelity.PSNR("source", "kept")(perfect) == fidelity.IDENTICAL
-    assert fidelity.SSIM("source", "kept")(perfect) == pytest.approx(1, abs=1e-4)
-    assert fidelity.Change("source", "kept")(perfect) == 0
+    changed, stayed = ("object", "background") if pair is COLOUR_PAIR else ("background", "object")
+    assert fidelity.PSNR("truth", changed)(unedited) < 20
+    assert fidelity.PSNR("source", stayed)(perfect) == fidelity.IDENTICAL
+    assert fidelity.SSIM("source", stayed)(perfect) == pytest.approx(1, abs=1e-4)
+    assert fidelity.Change("source", stayed)(perfect) == 0
     assert shapes.EditSuccess()(perfect) == 1
     assert shapes.EditSuccess()(unedited) == 0
+
+
+def test_what_was_to_change_is_not_to_be_preserved():
+    """Against the source, the object has no value where it was to change, nor the background where that was."""
+    for pair, changed in ((COLOUR_PAIR, "object"), (BACKGROUND_PAIR, "background")):
+        assert fidelity.PSNR("source", changed)(case(truth, pair)) is None
+    both = next(pair for pair in clip_pairs() if pair.edit == "colour+background")
+    for region in ("object", "background"):
+        assert fidelity.Change("source", region)(case(source, both)) is None
+        assert fidelity.Change("truth", region)(case(source, both)) > 0
+    assert motion.Flicker()(case(source, BACKGROUND_PAIR)) is None
 
 
 def test_preservation_looks_outside_the_edit():
@@ -94,12 +109,12 @@ def test_preservation_looks_outside_the_edit():
     inside = case(
         lambda known: torch.where((known.truth != known.frames).any(1, keepdim=True), -known.frames, known.frames)
     )
-    assert fidelity.PSNR("source", "kept")(inside) == fidelity.IDENTICAL
+    assert fidelity.PSNR("source", "background")(inside) == fidelity.IDENTICAL
     dim = plain_case(
         torch.zeros(3, 3, 16, 16) + 0.2, torch.zeros(3, 16, 16, dtype=torch.bool), torch.zeros(3, 3, 16, 16)
     )
-    assert fidelity.PSNR("source", "kept")(dim) == pytest.approx(20, abs=1e-3)
-    assert fidelity.Change("source", "kept")(dim) == pytest.approx(25.5, abs=1e-3)
+    assert fidelity.PSNR("source", "background")(dim) == pytest.approx(20, abs=1e-3)
+    assert fidelity.Change("source", "background")(dim) == pytest.approx(25.5, abs=1e-3)
 
 
 def test_a_black_mask_inflates():
@@ -107,8 +122,8 @@ def test_a_black_mask_inflates():
     masks = torch.zeros(3, 16, 16, dtype=torch.bool)
     masks[..., :8] = True
     video = plain_case(torch.full((3, 3, 16, 16), 0.2), masks, torch.zeros(3, 3, 16, 16))
-    own = fidelity.PSNR("source", "kept")(video)
-    assert fidelity.PSNR("source", "kept", area_normalised=False)(video) == pytest.approx(
+    own = fidelity.PSNR("source", "background")(video)
+    assert fidelity.PSNR("source", "background", area_normalised=False)(video) == pytest.approx(
         own + 10 * math.log10(2), abs=1e-3
     )
 
@@ -123,17 +138,17 @@ def test_ssim_is_torchmetrics():
     kept, a, b = ~masks[:, None], (frames + 1) / 2, (of + 1) / 2
     five = structural_similarity_index_measure(a * kept, b * kept, data_range=1.0).item()
     video = plain_case(frames, masks, of)
-    assert fidelity.SSIM("source", "kept", area_normalised=False)(video) == pytest.approx(five, abs=1e-5)
+    assert fidelity.SSIM("source", "background", area_normalised=False)(video) == pytest.approx(five, abs=1e-5)
     _, whole = structural_similarity_index_measure(torch.where(kept, a, b), b, data_range=1.0, return_full_image=True)
     mean = whole[kept.expand_as(whole)].mean().item()
-    assert fidelity.SSIM("source", "kept")(video) == pytest.approx(mean, abs=1e-5)
+    assert fidelity.SSIM("source", "background")(video) == pytest.approx(mean, abs=1e-5)
     assert 0.2 < mean < five < 0.95
 
 
 def test_what_is_not_known_has_no_value(scorer):
     """No mask and no true edit: no preservation, no truth, no success; a single frame: no consistency, no motion."""
     video = plain_case(torch.rand(3, 3, 32, 32))
-    assert fidelity.PSNR("source", "kept")(video) is None
+    assert fidelity.PSNR("source", "background")(video) is None
     assert fidelity.PSNR("truth")(video) is None
     assert fidelity.PSNR("reconstruction")(video) is None
     assert shapes.EditSuccess()(video) is None
@@ -206,6 +221,51 @@ def test_metrics_whose_weights_are_missing_say_where_they_go(monkeypatch, tmp_pa
     for make in (fidelity.LPIPS, lambda: motion.WarpError("raft")):
         with pytest.raises(InputError, match=str(tmp_path)):
             make()
+
+
+@pytest.fixture
+def put_weights(monkeypatch, tmp_path):
+    """Lays a network's random weights where torchvision's published ones would lie."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def put(network: torch.nn.Module, file: str) -> None:
+        (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+        torch.save(network.state_dict(), tmp_path / "hub" / "checkpoints" / file)
+
+    return put
+
+
+def test_lpips_looks_outside_the_edit(put_weights):
+    """Of the source itself the distance is 0, and of a change within the edit; outside it a change is seen."""
+    put_weights(squeezenet1_1(), fidelity.LPIPS.weights)
+    lpips = fidelity.LPIPS()
+    masks = torch.zeros(2, 64, 64, dtype=torch.bool)
+    masks[..., :32] = True
+    of = texture(0)[None, :, :64, :64].repeat(2, 1, 1, 1)
+    inside, outside = of.clone(), of.clone()
+    inside[..., :32] *= -1
+    outside[..., 32:] *= -1
+    assert lpips(plain_case(of, masks)) == 0
+    assert lpips(plain_case(inside, masks, of)) == 0
+    assert lpips(plain_case(outside, masks, of)) > 1e-3
+    assert lpips(plain_case(outside, None, of)) is None
+
+
+def test_raft_flow_is_torchvisions(put_weights):
+    """Its weights are those in the cache, its flow of the frames as they are; sides need not be multiples of 8."""
+    torch.manual_seed(0)
+    network = raft_large().eval()
+    put_weights(network, motion.RaftFlow.weights)
+    raft = motion.RaftFlow(device="cpu")
+    first, second = texture(0)[None].repeat_interleave(3, -2), texture(2)[None].repeat_interleave(3, -2)
+    first, second = (F.interpolate(frames, size=(256, 256), mode="bicubic") for frames in (first, second))
+    with torch.no_grad():
+        expected = network(first, second)[-1]
+    assert torch.allclose(raft(first, second), expected, atol=1e-4)
+    assert raft(first[..., :-3, :-5], second[..., :-3, :-5]).shape == (1, 2, 253, 251)
+    by_raft = motion.WarpError("raft", device="cpu")
+    assert "RAFT" in by_raft.name
+    assert (by_raft(plain_case(torch.full((2, 3, 64, 64), 0.5))) or 0) < 1e-6  # grey stays grey, wherever it goes
 
 
 @pytest.mark.parametrize("arguments", [{"against": "target"}, {"region": "inside"}])

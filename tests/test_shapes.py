@@ -149,7 +149,7 @@ def test_embedded_autoencoder():
 @pytest.fixture(scope="module")
 def clip_accuracy():
     """Top-1 of the shipped CLIP among captions that differ in one attribute, on held-out frames."""
-    scorer = ClipScorer("embedded CLIP", f"local-dir:{WEIGHTS}/clip", device="cpu")
+    scorer = ClipScorer(f"local-dir:{WEIGHTS}/clip", device="cpu")
     return check_clip(scorer, [clip("validation", index) for index in range(64)])
 
 

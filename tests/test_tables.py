@@ -1,5 +1,6 @@
 """Tables: means, intervals, paired differences, and what they look like in each format."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 
 from assd.errors import InputError
 from evaluation import statistics, tables
-from evaluation.scores import COLUMNS, row, scored_runs, write_scores
+from evaluation.scores import COLUMNS, NOT_HERE, row, scored_runs, write_scores
 
 METRIC, CHANGE = "CLIP text (x, cosine)", "mean change_1 & more (of 255)"
 
@@ -113,6 +114,43 @@ def test_a_failed_pair_is_named(tmp_path):
     found = tables.collect([folder])
     assert tables.failures(found) == ["full: no result for c"]
     assert tables.summarize(found).pairs.max() == 2
+
+
+def test_differences_count_the_pairs_that_both_have(tmp_path):
+    """Three pairs, of which the reference failed on one: the difference is over two, and the table says so."""
+    runs = [run(tmp_path / "more", scores([0.5, 0.7, 0.9])), run(tmp_path / "fewer", scores([0.4, 0.6]))]
+    text = tables.render(tables.summarize(tables.collect(runs), "fewer"), "md", "fewer")
+    below = text.partition("Paired difference")[2]
+    assert re.search(r"\| more +\| 0\.100 \[0\.100, 0\.100\] +\| +2 \|", below)
+
+
+def test_a_metric_that_broke_is_named(tmp_path):
+    """With its reason, once for all pairs; where a metric only has no meaning, nothing is said."""
+    broke = [row(pair, "edited", METRIC, "higher", reason="RuntimeError: no memory") for pair in "ab"]
+    senseless = [row("a", "edited", "flicker", "lower", reason=NOT_HERE)]
+    folder = run(tmp_path / "ablation=full", [*broke, *senseless])
+    assert tables.failures(tables.collect([folder])) == [f"full: no {METRIC} for a, b (RuntimeError: no memory)"]
+
+
+def test_the_sources_of_several_sizes_are_rows_of_their_own(tmp_path):
+    """PSNR and the like depend on size and number of frames: they are never averaged over models of several."""
+    for name, frames in (("model=modelscope", 16), ("model=zeroscope", 24)):
+        folder = run(tmp_path / name, scores([0.5]))
+        (folder / "config.yaml").write_text(f"model: {{num_frames: {frames}, width: 8, height: 4}}")
+    found = tables.collect(sorted(tmp_path.iterdir()))
+    assert tables.ordered(tables.per_pair(found).method)[:2] == [
+        "source, unedited (16 frames of 8 x 4)",
+        "source, unedited (24 frames of 8 x 4)",
+    ]
+
+
+def test_a_run_says_by_what_it_is_told_apart(tmp_path):
+    """Its overrides as they were typed, where the folder's name had to be cut or altered."""
+    runs = [run(tmp_path / f"ablation={i}-0a1b2c", scores([0.5])) for i in range(2)]
+    for folder, ablation in zip(runs, ("full", "no_waf")):
+        said = [f"ablation={ablation}", "model.path=/models/ms", "seed=0"]
+        (folder / "environment.json").write_text(json.dumps({"overrides": said}))
+    assert tables.method_names(runs) == ["full", "no_waf"]
 
 
 def test_an_unknown_reference(runs):

@@ -141,7 +141,7 @@ def main() -> None:
     clips = [clip("validation", index) for index in range(options.clips)]
 
     numbers = {"autoencoder PSNR, dB": autoencoder_psnr(model, clips)}
-    scorer = ClipScorer("embedded CLIP", f"local-dir:{options.weights}/clip", device="cpu")
+    scorer = ClipScorer(f"local-dir:{options.weights}/clip", device="cpu")
     numbers |= check_clip(scorer, [clip("validation", index) for index in range(256)])
     generated, videos = check_generation(model, scheduler, scorer, clips, options.steps, options.guidance_scale)
     numbers |= generated

@@ -35,6 +35,9 @@ def shapes(
 
 
 def footage(pair: ClipPair) -> Footage:
-    """Source frames, exact mask of the object, and the true edit."""
+    """Source frames, the object's exact mask in source and true edit, and the true edit."""
     frames, masks = render(pair.source)
-    return Footage(frames, FPS, masks, truth=render(pair.target)[0])
+    truth, masks_there = render(pair.target)
+    changed = pair.edit.split("+")
+    changes = "object" if "background" not in changed else "background" if len(changed) == 1 else "everything"
+    return Footage(frames, FPS, masks | masks_there, truth, changes)
