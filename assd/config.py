@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,16 @@ def run_name(overrides: str) -> str:
     rest = overrides.replace(seed[0], "", 1) if seed else overrides
     end = f"-{hashlib.blake2b(rest.encode(), digest_size=4).hexdigest()}" + (f",{seed[1]}" if seed else "")
     return as_file_name(rest)[: NAME_LENGTH - len(end)] + end
+
+
+def without(overrides: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """The overrides of other keys than these, as they were typed but for Hydra's `+`.
+
+    >>> without(["+ablation=full", "device=cpu", "seed=1"], ["device"])
+    ['ablation=full', 'seed=1']
+    """
+    bare = [override.lstrip("+") for override in overrides]
+    return [override for override in bare if override.partition("=")[0] not in keys]
 
 
 def as_file_name(overrides: str) -> str:

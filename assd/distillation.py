@@ -37,8 +37,8 @@ class Request:
     target      the prompt y*
     resume      where an interrupted edit stopped; None is the beginning
     checkpoint  receives the state and the curves of the steps since the last one, one dictionary a step (`step`, `t`,
-                `gradient_norm`, `seconds`, and what the components report under their names). A state's tensors are the
-                live ones: a checkpoint that keeps them in memory copies them
+                `gradient_norm`, what the components report under their names, and `seconds`, the mean since the last
+                checkpoint). A state's tensors are the live ones: a checkpoint that keeps them in memory copies them
     """
 
     target: str
@@ -66,7 +66,8 @@ class ScoreDistillation:
     optimizer         given the parameters, an optimizer: any of torch.optim
     timesteps         first and last t, drawn uniformly (DDS reference code: 50..948)
     gradient_scale    `none` (1), or `dds`: 2000 / (h w), the factor in the DDS reference code
-    checkpoint_every  steps between checkpoints; the gradient is checked to be finite as often
+    checkpoint_every, checkpoint_seconds  a checkpoint follows the last one after so many steps, or so much time; the
+                      gradient is checked to be finite, and curves are handed over, as often
     """
 
     model: LatentDiffusion
@@ -78,6 +79,7 @@ class ScoreDistillation:
     timesteps: Sequence[int]
     gradient_scale: str
     checkpoint_every: int
+    checkpoint_seconds: float
 
     def __post_init__(self):
         require(self.num_steps >= 1, f"num_steps must be >= 1; got {self.num_steps}")
@@ -126,26 +128,28 @@ class ScoreDistillation:
         scale = GRADIENT_SCALES[self.gradient_scale](*Z_ref.shape[-2:])
 
         curves: list[list[dict]] = [[] for _ in requests]
+        last_checkpoint = time.perf_counter()
         with self.attention(self.model.unet, len(prompts)):
             for step in range(begin, self.num_steps):
-                started = time.perf_counter()
                 draw = draw_step(self.seed, clip, step, Z_ref, self.timesteps)
                 parts = [loss(branches, draw) for loss in self.losses.values()]
                 gradient = scale * sum(part.gradient for part in parts)  # the total gradient, Eq. 10
                 for optimizer, g in zip(optimizers, gradient):
                     descend(optimizer, g)
 
-                seconds = time.perf_counter() - started
                 for i, of_edit in enumerate(curves):
                     curve = {"step": step, "t": draw.t, "gradient_norm": gradient[i].norm()}
                     for name, part in zip(self.losses, parts):
                         curve |= {f"{name}.{key}": value[i] for key, value in part.curves.items()}
-                    of_edit.append(curve | {"seconds": seconds})
-                if (step + 1) % self.checkpoint_every == 0 or step + 1 == self.num_steps:
-                    for request, Z_i, optimizer, of_edit in zip(requests, branches.Z, optimizers, curves):
+                    of_edit.append(curve)
+                is_due = (step + 1) % self.checkpoint_every == 0 or step + 1 == self.num_steps
+                if is_due or time.perf_counter() - last_checkpoint > self.checkpoint_seconds:
+                    plain = [finite(of_edit, clip, r.target) for of_edit, r in zip(curves, requests)]
+                    seconds = (time.perf_counter() - last_checkpoint) / len(curves[0])
+                    for request, Z_i, optimizer, of_edit in zip(requests, branches.Z, optimizers, plain):
                         state = State(step + 1, Z_i, optimizer.state_dict())
-                        request.checkpoint(state, finite(of_edit, clip, request.target))
-                        of_edit.clear()
+                        request.checkpoint(state, [curve | {"seconds": seconds} for curve in of_edit])
+                    curves, last_checkpoint = [[] for _ in requests], time.perf_counter()
                 advance(step + 1)
         reconstruction = self.model.decode(Z_ref)
         return [Edit(Z_ref, Z_i, self.model.decode(Z_i), reconstruction) for Z_i in branches.Z]
@@ -160,8 +164,9 @@ def descend(optimizer: torch.optim.Optimizer, gradient: Float[Tensor, "c n h w"]
 
 
 def finite(curves: list[dict], clip: str, target: str) -> list[dict]:
-    """The curves as plain numbers, read from the device once; raises DivergedError at the first that is no number."""
-    plain = [{key: float(v) if isinstance(v, Tensor) else v for key, v in curve.items()} for curve in curves]
+    """The curves as plain numbers, read from the device at once; raises DivergedError at the first that is none."""
+    numbers = iter(torch.stack([v for curve in curves for v in curve.values() if isinstance(v, Tensor)]).tolist())
+    plain = [{key: next(numbers) if isinstance(v, Tensor) else v for key, v in curve.items()} for curve in curves]
     for curve in plain:
         if not curve["gradient_norm"] < float("inf"):
             raise DivergedError(

@@ -1,6 +1,7 @@
 """Editing from Python, in the manner of diffusers.
 
 >>> import assd
+>>> from assd.video import to_bytes
 >>> from assd.shapes.corpus import clip_pairs
 >>> from assd.shapes.world import render
 >>> clip = clip_pairs()[0].source
@@ -51,7 +52,7 @@ def edit(
     model      `shapes` (embedded), `modelscope` or `zeroscope`: a choice of conf/model, with the image model it names
     ablation   a choice of conf/ablation
     overrides  more, as on the command line: ["method.num_steps=200", "attention.lam=0.6"]
-    name       the clip's, which seeds the noise; as on the command line it is the file's for a path
+    name       the clip's, which seeds the noise; of a path it is the file's, as under dataset=video
     progress   receives the number of steps done and that of all, after each
 
     The same configuration, and the same object that edits, as `python -m assd.run` has. Raises InputError for what
@@ -90,7 +91,9 @@ def as_bytes(
     """The frames of whatever a video may be given as. Raises InputError for what is none."""
     if isinstance(video, (str, Path)):
         return read_video(Path(video), num_frames).frames
-    if isinstance(video, (np.ndarray, Tensor)):
+    if isinstance(video, Tensor):
+        frames = video.cpu()
+    elif isinstance(video, np.ndarray):
         frames = torch.as_tensor(np.ascontiguousarray(video))
     else:
         arrays = [np.asarray(f.convert("RGB") if isinstance(f, Image.Image) else f) for f in video]

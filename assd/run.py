@@ -11,16 +11,18 @@ from pathlib import Path
 
 import hydra
 import pandas as pd
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from assd.config import CONFIG_PATH, checked, register
+from assd.config import CONFIG_PATH, checked, register, without
 from assd.data import TextVideoPair
 from assd.distillation import Request, State
 from assd.errors import DivergedError, InputError, NotHereError, one_sentence, require
@@ -29,8 +31,8 @@ from assd.rundir import EditDirectory, RunDirectory
 from assd.tracking import Copy
 from evaluation.case import Metric
 from evaluation.report import REPORT_HTML, write_report
-from evaluation.scores import failure, read_scores, score_edit, scored_by, write_scores
-from evaluation.tables import means_table
+from evaluation.scores import failure, read_scores, score_edit, scored_by, update_scores
+from evaluation.tables import means_table, print_failures
 
 console = Console()
 register()
@@ -46,15 +48,17 @@ def app(cfg: DictConfig) -> None:
     method = instantiate(cfg.method, _convert_="all")
     metrics = list(instantiate(cfg.metric, _convert_="all").values())
     tracking = instantiate(cfg.tracking, _convert_="all")
-    directory = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
-    directory.open(cfg, device)
+    hydra_cfg = HydraConfig.get()
+    incidental = hydra_cfg.job.config.override_dirname.exclude_keys
+    directory = RunDirectory(Path(hydra_cfg.runtime.output_dir), incidental)
+    directory.open(cfg, device, without(hydra_cfg.overrides.task, incidental))
 
-    console.print(f"[bold]{directory.path.name}[/]: {len(pairs)} pairs on {device}")
+    console.print(f"[bold]{escape(directory.path.name)}[/]: {len(pairs)} pairs on {device}")
     with tracking.follow(directory.path, OmegaConf.to_container(cfg, resolve=True), method.num_steps) as copy:
         editor = Editor(method, metrics, directory, copy, cfg.seed, cfg.save_frames, cfg.targets_together)
         failed = editor.edit_all(pairs)
         scores = read_run(directory, pairs)
-        write_scores(directory.path, scores)
+        update_scores(directory.path, scores)
         copy.summary(pairs, directory.path / "edits", scores, failed)
     overview = directory.write_overview(pairs)
     page = write_report([directory.path], directory.path / REPORT_HTML)
@@ -116,14 +120,18 @@ class Editor:
         """Edits a group, each alone where one of them spoils it; notes why a pair failed and returns those ids."""
         try:
             self.edit(folders, numbers, bars)
+            return []
         except (InputError, DivergedError) as error:
-            if len(folders) > 1:
-                return [failed for folder in folders for failed in self.attempt([folder], numbers, bars)]
-            (folder,) = folders
-            folder.fail(error, self.seed)
-            bars.console.print(Text(f"{folder.pair.id}: {error}", style="red"))
-            return [] if isinstance(error, NotHereError) else [folder.pair.id]
-        return []
+            failure = error.with_traceback(None)
+        except torch.OutOfMemoryError as error:
+            failure = InputError(f"{error}. Edit fewer frames, or at a smaller size; nothing of this pair is lost")
+        torch.cuda.empty_cache()  # here, where no traceback holds the tensors of the attempt any more
+        if len(folders) > 1:
+            return [failed for folder in folders for failed in self.attempt([folder], numbers, bars)]
+        (folder,) = folders
+        folder.fail(failure, self.seed)
+        bars.console.print(Text(f"{folder.pair.id}: {failure}", style="red"))
+        return [] if isinstance(failure, NotHereError) else [folder.pair.id]
 
     def edit(self, folders: list[EditDirectory], numbers: dict[str, int], bars: Progress) -> None:
         """Pairs of one clip from its frames, or their last checkpoints, to their files."""
@@ -141,7 +149,7 @@ class Editor:
         requests = [request(folder) for folder in folders]
         done = requests[0].resume.step if requests[0].resume else 0
         name = ", ".join(folder.pair.id for folder in folders)
-        bar = bars.add_task(name, total=self.method.num_steps, completed=done)
+        bar = bars.add_task(escape(name), total=self.method.num_steps, completed=done)
         edits = self.method(
             footage.frames,
             first.prompts.source,
@@ -166,7 +174,8 @@ def conclude(
     directory: RunDirectory, pairs: list[TextVideoPair], scores: pd.DataFrame, overview: Path | None, page: Path
 ) -> None:
     """The tables at the end, and where to look."""
-    table = Table("pair", "source", "target", "status", "seconds", title=directory.path.name, title_justify="left")
+    name = Text(directory.path.name)
+    table = Table("pair", "source", "target", "status", "seconds", title=name, title_justify="left")
     for pair in pairs:
         record = directory.edit(pair).record
         seconds = f"{record['seconds']:.1f}" if "seconds" in record else ""
@@ -174,7 +183,8 @@ def conclude(
     console.print(table)
     if overview:
         console.print(means_table("scores", scores))
-        console.print(f"Look at [bold]{page}[/] in a browser, or at [bold]{overview}[/]")
+        print_failures(console, scores)
+        console.print(f"Look at [bold]{escape(str(page))}[/] in a browser, or at [bold]{escape(str(overview))}[/]")
 
 
 def main() -> None:

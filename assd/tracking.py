@@ -153,13 +153,15 @@ class Copy:
                 ]
                 values = edited.loc[pair.id].tolist() if pair.id in edited.index else [None] * len(edited.columns)
                 table.add_data(pair.id, *pair.prompts, *videos, *values)
-            run.log({"edits": table}, step=len(pairs) * (self.num_steps + 1))
+            run.log({"edits": table}, step=self._last + 1)
 
+        self._last = max(self._last, len(pairs) * (self.num_steps + 1) - 1)
         self._tell(write)
 
     def finish(self, exit_code: int) -> None:
         """Ends the W&B run, waiting no longer than `FINISH_SECONDS` for it."""
-        self._tell(lambda run: finish_in_time(run, exit_code))
+        if self._run is not None:
+            finish_in_time(self._run, exit_code)
         self._run = None
 
     def _tell(self, say: Callable[[Any], object]) -> None:
@@ -169,7 +171,8 @@ class Copy:
             say(self._run)
         except Exception as error:
             log.warning("W&B failed (%s): the run goes on without it", one_line(error))
-            self._run = None
+            broken, self._run = self._run, None
+            finish_in_time(broken, 1)  # a run that stays open would take in the next one of a sweep
 
 
 def finish_in_time(run: Any, exit_code: int) -> None:

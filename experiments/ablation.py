@@ -7,17 +7,16 @@ method without components.
 
 from pathlib import Path
 
-from hydra.utils import instantiate
 from PIL import Image
 
 from assd import pictures
 from assd.config import composed
-from assd.data import TextVideoPair
+from assd.data import Footage, TextVideoPair
 from assd.errors import one_sentence
 from assd.rundir import write_text
 from assd.video import to_bytes
-from evaluation.tables import by_method, collect, failures, method_names, render, summarize
-from experiments.common import arguments, edits, leave, sweep
+from evaluation.tables import collect, failures, render, summarize
+from experiments.common import arguments, by_choice, edits, first_pairs, leave, sweep
 
 ABLATIONS = (
     "video_dds",
@@ -39,11 +38,10 @@ SEEDS = (0, 1, 2)
 REFERENCE = "video_dds"
 
 
-def figure4(runs: dict[str, Path], pair: TextVideoPair) -> Image.Image:
-    """The rows of the paper's figure 4, between source and true edit."""
-    footage = pair.read()
+def figure4(runs: dict[str, list[Path]], pair: TextVideoPair, footage: Footage) -> Image.Image:
+    """The rows of the paper's figure 4, between source and true edit; of several seeds, the first."""
     rows = {"source": to_bytes(footage.frames)}
-    rows |= edits({label: runs[name] for name, label in FIGURE_4.items() if name in runs}, pair)
+    rows |= edits({label: runs[name][0] for name, label in FIGURE_4.items() if name in runs}, pair)
     if footage.truth is not None:
         rows["true edit"] = to_bytes(footage.truth)
     return pictures.sheet(pair.prompts, rows)
@@ -54,16 +52,16 @@ def main() -> None:
     """The command line."""
     options = arguments(__doc__, "ablation", pairs=4)
     choices = [f"+ablation={','.join(ABLATIONS)}", f"seed={','.join(map(str, SEEDS))}"]
-    runs = sweep(options.output, options.pairs, [*choices, *options.overrides])
-    named = [*zip(method_names(runs), runs)]
-    runs = [run for ablation in ABLATIONS for name, run in named if name == ablation]
-    scores = collect(runs)
-    summary = summarize(scores, REFERENCE)
+    found = by_choice(sweep(options.output, options.pairs, choices, options.overrides), "ablation")
+    named = [(name, run) for name in ABLATIONS for run in found.get(name, [])]
+    scores = collect([run for _, run in named], [name for name, _ in named])
+    reference = REFERENCE if REFERENCE in found else None
+    summary = summarize(scores, reference)
     for suffix, form in (("md", "md"), ("tex", "latex")):
-        write_text(options.output / f"table.{suffix}", render(summary, form, REFERENCE, failures(scores)))
-    pairs = instantiate(composed(options.overrides).dataset, limit=options.pairs, _convert_="all")
-    leave(options.output, "figure4", [figure4(by_method(runs), pair) for pair in pairs], summary)
+        write_text(options.output / f"table.{suffix}", render(summary, form, reference, failures(scores)))
     print((options.output / "table.md").read_text(encoding="utf-8"))
+    pairs = first_pairs(composed(options.overrides), options.pairs)
+    leave(options.output, "figure4", [figure4(found, *pair) for pair in pairs], summary)
 
 
 if __name__ == "__main__":

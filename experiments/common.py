@@ -4,18 +4,24 @@ import argparse
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
+from hydra.utils import instantiate
 from jaxtyping import UInt8
+from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
 from assd import pictures
-from assd.data import TextVideoPair
+from assd.config import composed
+from assd.data import Footage, TextVideoPair
+from assd.errors import InputError, require
 from assd.rundir import ENVIRONMENT_JSON, write_text
 from assd.video import read_video
 from evaluation.scores import scored_runs
+from evaluation.tables import run_overrides
 
 
 def arguments(doc: str | None, name: str, pairs: int) -> argparse.Namespace:
@@ -30,18 +36,37 @@ def arguments(doc: str | None, name: str, pairs: int) -> argparse.Namespace:
     return options
 
 
-def sweep(output: Path, pairs: int, overrides: list[str]) -> list[Path]:
+def sweep(output: Path, pairs: int, choices: Sequence[str], overrides: Sequence[str]) -> list[Path]:
     """Runs `assd.run --multirun` in a process of its own, and returns its runs; pairs done before are not redone.
 
     Pairs that failed are left to the table to name. Runs in that folder which are not this command's, or were refused
     since they hold another configuration, are left out. Raises InputError when there is no run with scores.
     """
-    command = [sys.executable, "-m", "assd.run", "--multirun", f"output={output}", f"dataset.limit={pairs}", *overrides]
+    limit = [f"dataset.limit={pairs}"] if "limit" in composed([*overrides]).dataset else []
+    command = [sys.executable, "-m", "assd.run", "--multirun", f"output={output}", *limit, *choices, *overrides]
     before = started(output)
     code = subprocess.run(command, check=False).returncode
     if code:
         print(f"the sweep ended with exit code {code}: going on with the runs that are there", file=sys.stderr)
     return scored_runs(sorted(run for run, time in started(output).items() if time != before.get(run)))
+
+
+def by_choice(runs: Sequence[Path], key: str) -> dict[str, list[Path]]:
+    """Runs by what they have chosen for `key`; those that leave it at its default under `default`."""
+    found: dict[str, list[Path]] = {}
+    for run in runs:
+        chosen = dict(override.partition("=")[::2] for override in run_overrides(run))
+        found.setdefault(chosen.get(key, "default"), []).append(run)
+    return found
+
+
+def first_pairs(cfg: DictConfig, count: int) -> Iterator[tuple[TextVideoPair, Footage]]:
+    """The dataset's first pairs with their footage; one whose clip can't be read is named and left out."""
+    for pair in instantiate(cfg.dataset, _convert_="all")[:count]:
+        try:
+            yield pair, pair.read()
+        except InputError as error:
+            print(f"{pair.id} is left out: {error}", file=sys.stderr)
 
 
 def started(output: Path) -> dict[Path, int]:
@@ -51,14 +76,18 @@ def started(output: Path) -> dict[Path, int]:
 
 def edits(runs: dict[str, Path], pair: TextVideoPair) -> dict[str, UInt8[Tensor, "n H W 3"]]:
     """Each run's edit of a pair under the run's label, where there is one."""
-    files = {label: run / "edits" / pair.id / "edited.mp4" for label, run in runs.items()}
+    files = {label: run / "edits" / pair.id / "edited.mkv" for label, run in runs.items()}
     return {label: read_video(file, None).frames for label, file in files.items() if file.is_file()}
 
 
 def leave(
     output: Path, name: str, sheets: list[Image.Image], table: pd.DataFrame, means: pd.DataFrame | None = None
 ) -> None:
-    """Writes the figure and its table, prints the means, and says where to look."""
+    """Writes the figure and its table, prints the means, and says where to look.
+
+    Raises InputError for a figure of nothing.
+    """
+    require(bool(sheets), f"{name} has nothing to show: none of its pairs could be read")
     pictures.save(pictures.stack(sheets), output / f"{name}.png")
     table.to_csv(output / f"{name}.csv", index=False)
     if means is not None:

@@ -22,7 +22,7 @@ from assd.errors import one_sentence
 from assd.guidance import guided_noise
 from assd.models import LatentDiffusion
 from assd.video import to_bytes
-from experiments.common import arguments, leave
+from experiments.common import arguments, first_pairs, leave
 
 TIMESTEPS = (100, 300, 500, 700, 900)
 COLUMN = "PSNR to source (dB)"
@@ -54,8 +54,7 @@ def main() -> None:
     video_model: LatentDiffusion = instantiate(cfg.model)
     models = {"text-to-video": video_model, "text-to-image": instantiate(cfg.image_model)}
     records, sheets = [], []
-    for pair in instantiate(cfg.dataset, limit=options.pairs, _convert_="all"):
-        footage = pair.read()
+    for pair, footage in first_pairs(cfg, options.pairs):
         Z = video_model.encode(footage.frames)
         eps = draw_step(cfg.seed, pair.clip, 0, Z, cfg.method.timesteps).eps
         rows = {"source": to_bytes(footage.frames)}

@@ -1,7 +1,7 @@
 """Figure 6, the video along the optimisation: `python -m experiments.figure6`.
 
-Edits each pair and decodes the latent at steps in between. Writes figure6.png, figure6.csv (CLIP text alignment and
-change outside the edit at each of these steps).
+Edits each pair and decodes the latent at steps in between. Writes figure6.png, figure6.csv (CLIP text alignment and,
+where it is among the metrics, contamination at each of these steps).
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from assd.distillation import Request, ScoreDistillation, State
 from assd.errors import one_sentence
 from assd.video import to_bytes
 from evaluation.case import Case, Metric
-from experiments.common import arguments, leave
+from experiments.common import arguments, first_pairs, leave
 
 STAGES = 8  # states shown after the source
 METRICS = ("clip_text", "contamination")
@@ -30,11 +30,12 @@ def main() -> None:
     options = arguments(__doc__, "figure6", pairs=1)
     cfg = composed(options.overrides)
     every = -(-cfg.method.num_steps // STAGES)  # rounded up
-    method: ScoreDistillation = instantiate(cfg.method, checkpoint_every=every, _convert_="all")
+    stages_alone = {"checkpoint_every": every, "checkpoint_seconds": float("inf")}
+    method: ScoreDistillation = instantiate(cfg.method, **stages_alone, _convert_="all")
     metrics: list[Metric] = [instantiate(cfg.metric[name]) for name in METRICS if name in cfg.metric]
     records, sheets = [], []
-    for pair in instantiate(cfg.dataset, limit=options.pairs, _convert_="all"):
-        footage, rows = pair.read(), {}
+    for pair, footage in first_pairs(cfg, options.pairs):
+        rows = {}
         for step, frames in stages(method, pair, footage):
             rows[f"step {step}"] = to_bytes(frames)
             case = Case(frames, pair.prompts, footage)

@@ -15,10 +15,16 @@ from assd import pictures
 from assd.config import composed
 from assd.errors import one_sentence, require
 from assd.video import to_bytes
-from evaluation.tables import by_method, collect, summarize
-from experiments.common import arguments, edits, leave, sweep
+from evaluation.tables import collect, failures, summarize
+from experiments.common import arguments, by_choice, edits, first_pairs, leave, sweep
 
+LAMBDA = "attention.lam"
 LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+def label(lam: float) -> str:
+    """A row's name."""
+    return f"λ = {lam}"
 
 
 def measured(cfg: DictConfig, summary: pd.DataFrame, *keys: str) -> str:
@@ -56,23 +62,26 @@ def curve(points: pd.DataFrame, names: dict[str, str], file: Path) -> None:
 def main() -> None:
     """The command line."""
     options = arguments(__doc__, "figure7", pairs=4)
-    lambdas = f"attention.lam={','.join(map(str, LAMBDAS))}"
-    swept = by_method(sweep(options.output, options.pairs, [lambdas, *options.overrides]))
-    runs = {f"attention.lam={lam}": swept[f"attention.lam={lam}"] for lam in LAMBDAS}
+    lambdas = f"{LAMBDA}={','.join(map(str, LAMBDAS))}"
+    found = by_choice(sweep(options.output, options.pairs, [lambdas], options.overrides), LAMBDA)
+    runs = {label(lam): found[str(lam)][0] for lam in LAMBDAS if str(lam) in found}
     cfg = composed(options.overrides)
-    summary = summarize(collect([*runs.values()]))
+    scores = collect([*runs.values()], [*runs])
+    print(*failures(scores), sep="\n")
+    summary = summarize(scores)
     names = {
         "kept": measured(cfg, summary, "psnr", "warp_error"),
         "made": measured(cfg, summary, "edit_success", "clip_text"),
     }
     cells = summary.set_index(["method", "metric"])
     points = [
-        point(lam, {axis: cells.loc[(f"attention.lam={lam}", name)] for axis, name in names.items()}) for lam in LAMBDAS
+        point(lam, {axis: cells.loc[(label(lam), name)] for axis, name in names.items()})
+        for lam in LAMBDAS
+        if all((label(lam), name) in cells.index for name in names.values())
     ]
     sheets = []
-    for pair in instantiate(cfg.dataset, limit=options.pairs, _convert_="all"):
-        rows = {"source": to_bytes(pair.read().frames)}
-        rows |= edits({f"λ = {lam}": runs[f"attention.lam={lam}"] for lam in LAMBDAS}, pair)
+    for pair, footage in first_pairs(cfg, options.pairs):
+        rows = {"source": to_bytes(footage.frames)} | edits(runs, pair)
         sheets.append(pictures.sheet(pair.prompts, rows))
     table = pd.DataFrame(points)
     curve(table, names, options.output / "figure7-curve.png")

@@ -11,8 +11,8 @@ from assd.config import composed
 from assd.errors import one_sentence, require
 from assd.rundir import write_text
 from evaluation.scores import EDITED
-from evaluation.tables import by_method, collect, failures, render, summarize
-from experiments.common import arguments, sweep
+from evaluation.tables import collect, failures, render, summarize
+from experiments.common import arguments, by_choice, sweep
 
 GRIDS: dict[str, tuple[float, ...]] = {
     "loss.video.rule.tau": (0.02, 0.05, 0.1, 0.2, 0.5),
@@ -34,19 +34,17 @@ def main() -> None:
     defaults = {parameter: OmegaConf.select(cfg, parameter) for parameter in GRIDS}
     touched = [override for override in options.overrides if override.split("=")[0] in GRIDS]
     require(not touched, f"{', '.join(touched)} would stand against the grid: change the default in conf/ instead")
-    paths = sweep(options.output, options.pairs, overrides)
-    for parameter, grid in GRIDS.items():
-        others = ",".join(str(value) for value in grid if value != defaults[parameter])
-        paths += sweep(options.output, options.pairs, [f"{parameter}={others}", *overrides])
-    runs = by_method(paths)
+    (by_default,) = sweep(options.output, options.pairs, [], overrides)
     texts, tables = [], []
     for parameter, grid in GRIDS.items():
+        others = ",".join(str(value) for value in grid if value != defaults[parameter])
+        found = by_choice(sweep(options.output, options.pairs, [f"{parameter}={others}"], overrides), parameter)
+        runs = {value: found[str(value)][0] for value in grid if str(value) in found}
+        runs = dict(sorted({**runs, defaults[parameter]: by_default}.items()))
+        missing = [f"{parameter}={value}: no run" for value in grid if value not in runs]
+        scores = collect([*runs.values()], [f"{parameter}={value}" for value in runs])
+        scores = scores[scores.video == EDITED]
         default = f"{parameter}={defaults[parameter]}"
-        names = [f"{parameter}={value}" for value in sorted({*grid, defaults[parameter]})]
-        by_name = runs | {default: runs["default"]}
-        missing = [f"{name}: no run" for name in names if name not in by_name]
-        scores = collect([by_name[name] for name in names if name in by_name])
-        scores = scores[scores.video == EDITED].replace({"method": {"default": default}})
         summary = summarize(scores, default)
         texts.append(f"## {parameter}\n\n{render(summary, 'md', default, [*missing, *failures(scores)])}")
         tables.append(summary)

@@ -19,7 +19,9 @@ FRAMES = torch.zeros(3, 3, 8, 20)
 SOURCE, TARGET = "a car", "a bus"
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
 ADAM = functools.partial(torch.optim.Adam, lr=0.1)
-OPTIONS = dict(seed=0, num_steps=1, timesteps=(50, 949), gradient_scale="none", checkpoint_every=2)
+OPTIONS = dict(
+    seed=0, num_steps=1, timesteps=(50, 949), gradient_scale="none", checkpoint_every=2, checkpoint_seconds=1e9
+)
 
 
 @pytest.fixture
@@ -259,6 +261,16 @@ def test_options_out_of_range(distillation, name, value):
     """What can't be run is refused when it is configured, by the argument's name."""
     with pytest.raises(InputError, match=name):
         distillation(loss=noisy, **{name: value})
+
+
+def test_curves_are_handed_over_by_the_clock(distillation):
+    """However many steps lie between checkpoints, a slow step is never kept back: a kill loses no more than a while."""
+    for seconds, deliveries in ((0.0, 4), (1e9, 1)):
+        method = distillation(loss=noisy, num_steps=4, checkpoint_every=100, checkpoint_seconds=seconds)
+        _, states, curves = run(method)
+        assert len(states) == deliveries
+        assert [curve["step"] for part in curves for curve in part] == [0, 1, 2, 3]
+        assert all(curve["seconds"] > 0 for part in curves for curve in part)
 
 
 def test_no_loss(distillation):

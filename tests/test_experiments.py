@@ -5,9 +5,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+
+from assd.models import resolve_folder
 
 
 @pytest.fixture
@@ -19,6 +22,36 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         importlib.import_module(f"experiments.{name}").main()
 
     return run
+
+
+def test_ablation(tmp_path, experiment, monkeypatch):
+    """A row for each ablation under its own name, whatever else the command says, with differences to Video-DDS."""
+    from experiments import ablation  # noqa: PLC0415
+
+    monkeypatch.setattr(ablation, "ABLATIONS", ("video_dds", "full"))
+    monkeypatch.setattr(ablation, "SEEDS", (0, 1))
+    weights = f"model.path={resolve_folder('pkg://assd.shapes/weights')}"  # an override that is no file name
+    experiment("ablation", tmp_path, "method.num_steps=1", "tracking.mode=disabled", "metric=[psnr]", weights)
+    table = pd.read_csv(tmp_path / "figure4.csv").set_index("method")
+    assert {"video_dds", "full", "source, unedited"} <= set(table.index)
+    assert table.loc["full"].pairs == 1
+    assert np.isfinite(table.loc["full"].difference)
+    assert (tmp_path / "figure4.png").is_file()
+    assert "Paired difference to video_dds" in (tmp_path / "table.md").read_text()
+    assert r"\toprule" in (tmp_path / "table.tex").read_text()
+
+
+def test_tune(tmp_path, experiment, monkeypatch):
+    """One table a parameter, the default among its values, on pairs that are none of the 30."""
+    from experiments import tune  # noqa: PLC0415
+
+    monkeypatch.setattr(tune, "GRIDS", {"attention.layers": (1, 3)})
+    experiment("tune", tmp_path, "method.num_steps=1", "tracking.mode=disabled")
+    table = pd.read_csv(tmp_path / "tune.csv")
+    assert set(table.method) == {"attention.layers=1", "attention.layers=3"}
+    assert table[table.method == "attention.layers=1"].difference.notna().any()
+    assert "## attention.layers" in (tmp_path / "tune.md").read_text()
+    assert {path.name[0] for path in tmp_path.glob("*/edits/*")} == {"t"}
 
 
 def test_figure5(tmp_path, experiment):

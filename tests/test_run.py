@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import load_file
 
+from assd.distillation import ScoreDistillation
 from assd.run import main
 from assd.shapes.world import Clip, render
 from assd.video import to_bytes, write_video
@@ -149,7 +151,7 @@ def test_a_run_leaves_every_promised_file(two_runs: tuple[Path, Path]) -> None:
     """What the run directory's docstring lists, no half-written file and no checkpoint."""
     (folder,) = edit_folders(two_runs[0])
     run = folder.parent.parent
-    assert run.name == f"method.checkpoint_every=1,method.num_steps={STEPS}"
+    assert run.name == f"method.num_steps={STEPS}"
     assert folder.name == PAIR
     of_run = {"config.yaml", "environment.json", "scores.csv", "report.html", "overview.png", "edits"}
     assert of_run <= {path.name for path in run.iterdir()}
@@ -238,7 +240,7 @@ def test_a_killed_run_ends_with_the_same_bits(two_runs: tuple[Path, Path], tmp_p
     """After SIGKILL the same command goes on: kept steps stay, none is there twice, the bits are the same."""
     process = start(tmp_path, *LONG)
     deadline = time.monotonic() + 900
-    curves = tmp_path / f"method.checkpoint_every=1,method.num_steps={STEPS}" / "edits" / PAIR / "steps.jsonl"
+    curves = tmp_path / f"method.num_steps={STEPS}" / "edits" / PAIR / "steps.jsonl"
     while not (curves.exists() and curves.read_text().count("\n") >= 2):
         assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
         time.sleep(0.02)
@@ -302,6 +304,57 @@ def test_several_ablations_are_several_runs(tmp_path: Path) -> None:
     first, second = (load_file(folder / "latents.safetensors") for folder in folders)
     assert torch.equal(first["Z_ref"], second["Z_ref"])
     assert not torch.equal(first["Z"], second["Z"])
+
+
+def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path) -> None:
+    """The first of two diverges: the second is done, the end is no success, and a table of both names the pair."""
+    outcome = wait(start(tmp_path, "-m", "optimizer.lr=1e30,0.1", *QUICK))
+    assert outcome.code != 0
+    assert "Traceback" not in outcome.text
+    failed, done = (folder.parent.parent for folder in sorted(edit_folders(tmp_path), reverse=True))
+    table = subprocess.run(
+        [sys.executable, "-m", "evaluation.tables", failed, done], capture_output=True, text=True, check=True
+    ).stdout
+    assert f"optimizer.lr=1e30: no result for {PAIR}" in table
+    assert "| optimizer.lr=0.1 " in table
+
+
+def test_a_dead_server_does_not_stop_a_run(
+    tmp_path: Path, assd: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, read_back: Callable[[Path], dict]
+) -> None:
+    """W&B online with a server that is not there: the run is a success and its curves and scores stay in a file."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    online = ["tracking.mode=online", "tracking.init_timeout=2", "tracking.every=1"]
+    outcome = assd(f"output={tmp_path}", *QUICK, *online)
+    assert outcome.code == 0, outcome.text
+    (folder,) = edit_folders(tmp_path)
+    kept = read_back(folder.parent.parent)
+    (value,) = read_scores(folder).query("video == 'edited'").value
+    assert [kept["summary"][key] for key in kept["summary"] if key.startswith("mean/edited/")] == pytest.approx([value])
+    assert kept["exit"] == 0
+
+
+def test_out_of_memory_costs_one_pair(
+    tmp_path: Path, assd: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU that is full in the middle of a pair: that pair failed, with advice, and the next one is edited."""
+    edit, calls = ScoreDistillation.__call__, []
+
+    def full_once(method: ScoreDistillation, *args: object, **kwargs: object) -> list:
+        calls.append(args)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return edit(method, *args, **kwargs)
+
+    monkeypatch.setattr(ScoreDistillation, "__call__", full_once)
+    outcome = assd(f"output={tmp_path}", "dataset.limit=2", "method.num_steps=1")
+    assert outcome.code != 0
+    assert outcome.says("1 of 2 pairs could not be edited", "CUDA out of memory", "fewer frames")
+    assert [record(folder)["status"] for folder in edit_folders(tmp_path)] == ["failed", "finished"]
 
 
 def test_ones_own_video_is_edited(tmp_path: Path, assd: Callable[..., Outcome]) -> None:

@@ -19,6 +19,7 @@ from assd.video import write_video
 from evaluation.scores import COLUMNS, row
 
 METRIC = "CLIP text (embedded CLIP, cosine)"
+PAIRS = [TextVideoPair(f"p{i}", Prompts("a", "b"), lambda: None, clip="p") for i in range(2)]
 CURVES = [{"step": i, "t": 100 + i, "gradient_norm": 1.0 / (i + 1)} for i in range(10)]
 
 
@@ -35,11 +36,10 @@ def follow(tracking: WandB, directory: Path) -> None:
         for number, value in enumerate((0.6, 0.8)):
             copy.steps(number, CURVES)
             copy.scores(number, scores(f"p{number}", value))
-        pairs = [TextVideoPair(f"p{i}", Prompts("a", "b"), lambda: None, clip="p") for i in range(2)]
         for name in ("source", "edited"):
             (directory / "edits" / "p0").mkdir(parents=True, exist_ok=True)
             write_video(directory / "edits" / "p0" / f"{name}.mp4", torch.zeros(2, 16, 16, 3, dtype=torch.uint8), 8.0)
-        copy.summary(pairs, directory / "edits", pd.concat([scores("p0", 0.6), scores("p1", 0.8)]))
+        copy.summary(PAIRS, directory / "edits", pd.concat([scores("p0", 0.6), scores("p1", 0.8)]))
 
 
 def test_the_offline_file_read_back(tmp_path, caplog, read_back):
@@ -74,10 +74,12 @@ def test_pairs_that_take_turns(tmp_path, read_back):
                 copy.steps(number, half)
         for number in range(2):
             copy.scores(number, scores(f"p{number}", 0.5))
+        copy.summary(PAIRS, tmp_path / "edits", scores("p0", 0.5))
     history = read_back(tmp_path / "run")["history"]
     seen = [(i["optimisation/pair"], i["optimisation/step"]) for i in history if "optimisation/step" in i]
     assert sorted(seen) == [(number, step) for number in range(2) for step in range(10)]
     assert len([item for item in history if f"edited/{METRIC}" in item]) == 2
+    assert len([item for item in history if any(key.startswith("edits") for key in item)]) == 1
 
 
 def test_a_second_start_goes_on_under_the_same_id(tmp_path, read_back):
@@ -126,13 +128,13 @@ def test_a_broken_call_does_not_stop_the_run(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(wandb.Run, "log", broken)
     follow(WandB(), tmp_path)
     assert caplog.text.count("the run goes on without it") == 1
+    assert wandb.run is None  # or the next run of a sweep would be written into this one
 
 
 KILLED = """
 import sys, time
 from pathlib import Path
 from assd.tracking import WandB
-from assd.video import write_video
 with WandB(every=1).follow(Path(sys.argv[1]), {}, 10**6) as copy:
     for step in range(10**6):
         copy.steps(0, [{"step": step, "gradient_norm": 1.0}])
