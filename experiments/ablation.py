@@ -1,8 +1,8 @@
 """The ablation study: `python -m experiments.ablation`, the paper's section on ablations and its figure 4.
 
 Runs (or reuses) each ablation with three seeds on the embedded pairs; writes table.md, table.tex, figure4.csv (the
-same table, tidy) and figure4.png, whose rows add one component at a time. Differences are paired, to `video_dds`, the
-method without components.
+same table, tidy) and figure4.png, whose rows add one component at a time. Differences are paired: to `video_dds`, the
+method without components, and to `full`, the method with all of them.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from assd.data import Footage, TextVideoPair
 from assd.errors import one_sentence
 from assd.rundir import write_text
 from assd.video import to_bytes
-from evaluation.tables import collect, failures, render, summarize
+from evaluation.tables import collect, failures, render, render_differences, summarize
 from experiments.common import arguments, by_choice, edits, first_pairs, leave, sweep
 
 ABLATIONS = (
@@ -35,7 +35,7 @@ FIGURE_4 = {
     "full": "+ joint guidance",
 }
 SEEDS = (0, 1, 2)
-REFERENCE = "video_dds"
+REFERENCES = ("video_dds", "full")  # what a component does when it is added alone, and when it alone is left out
 
 
 def figure4(runs: dict[str, list[Path]], pair: TextVideoPair, footage: Footage) -> Image.Image:
@@ -55,10 +55,12 @@ def main() -> None:
     found = by_choice(sweep(options.output, options.pairs, choices, options.overrides), "ablation")
     named = [(name, run) for name in ABLATIONS for run in found.get(name, [])]
     scores = collect([run for _, run in named], [name for name, _ in named])
-    reference = REFERENCE if REFERENCE in found else None
-    summary = summarize(scores, reference)
+    summaries = {reference: summarize(scores, reference) for reference in REFERENCES if reference in found}
+    summary = summaries.get(REFERENCES[0], summarize(scores))
     for suffix, form in (("md", "md"), ("tex", "latex")):
-        write_text(options.output / f"table.{suffix}", render(summary, form, reference, failures(scores)))
+        parts = [render(summary, form, notes=failures(scores))]
+        parts += [render_differences(compared, form, reference) for reference, compared in summaries.items()]
+        write_text(options.output / f"table.{suffix}", "\n\n".join(parts) + "\n")
     print((options.output / "table.md").read_text(encoding="utf-8"))
     pairs = first_pairs(composed(options.overrides), options.pairs)
     leave(options.output, "figure4", [figure4(found, *pair) for pair in pairs], summary)

@@ -9,6 +9,8 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import torch
 from diffusers import DDPMScheduler
@@ -16,10 +18,12 @@ from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
 
+from assd.attention import unmodified
 from assd.config import composed
 from assd.distillation import Request, ScoreDistillation
 from assd.draw import draw_step
 from assd.guidance import guided_noise
+from assd.models import LatentDiffusion
 
 ROUNDS = 9
 STEPS = 4  # of the method in one measurement
@@ -49,7 +53,7 @@ def seconds(run: Callable[[], object]) -> float:
 class Bench:
     """One video, its latents and one draw, and the ways of computing a step that are compared."""
 
-    def __init__(self, method: ScoreDistillation, image_model, seed: int):
+    def __init__(self, method: ScoreDistillation, image_model: LatentDiffusion, seed: int):
         self.method, self.model, self.image_model = method, method.model, image_model
         shape = (self.model.num_frames, 3, self.model.height, self.model.width)
         self.frames = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
@@ -69,10 +73,10 @@ class Bench:
         embeddings = guidance.model.embed(("",) * 2 * n + (TARGETS[0],) * n + (SOURCE,) * n)
         guidance.model.predict(key.repeat(4, 1, 1, 1), self.draw.t, embeddings)
 
-    def batched(self) -> None:
-        """Both branches and both halves of guidance in one pass."""
+    def batched(self, model: LatentDiffusion | None = None) -> None:
+        """Both branches and both halves of guidance in one pass, of this model or a variant of it."""
         Z_t = self.model.add_noise(torch.stack([self.Z_ref, self.Z_ref]), self.draw.t, self.draw.eps)
-        guided_noise(self.model, Z_t, self.draw.t, (TARGETS[0], SOURCE), 7.5)
+        guided_noise(model or self.model, Z_t, self.draw.t, (TARGETS[0], SOURCE), 7.5)
 
     def separate(self) -> None:
         """The same four predictions one after another."""
@@ -88,6 +92,10 @@ class Bench:
     def steps(self, targets: int = 1) -> None:
         """`STEPS` whole steps of the method, for so many targets together: draws, optimizers and curves as they are."""
         self.method(self.frames, SOURCE, [Request(target) for target in TARGETS[:targets]], "bench")
+
+    def steps_without_fusion(self) -> None:
+        """The same with the network as it is."""
+        replace(self.method, attention=unmodified)(self.frames, SOURCE, [Request(TARGETS[0])], "bench")
 
     def alone(self, targets: int) -> None:
         """The same edits one after another."""
@@ -106,7 +114,7 @@ class Bench:
         """What one writes with diffusers' own classes: as many steps, each batched as its pipelines are.
 
         A pass for either branch, guidance's halves in its batch, and the same for the key frames; prompts are encoded
-        once. Without fusion, window and mask, which make our step dearer.
+        once. Without fusion, window and mask.
         """
         unet, image_unet = self.model.unet, self.image_model.unet
         stride = self.method.losses["joint_guidance"].stride
@@ -147,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for assd.run")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--compiled", action="store_true", help="also a compiled U-Net, which takes minutes to compile")
     options = parser.parse_args()
     cfg = composed([f"method.num_steps={STEPS}", *options.overrides])
     bench = Bench(instantiate(cfg.method, _convert_="all"), instantiate(cfg.image_model), cfg.seed)
@@ -154,13 +163,19 @@ def main() -> None:
         "one batched U-Net pass / four separate passes": (bench.batched, bench.separate),
         "attention fusion on / off": (bench.fused, bench.batched),
         "our steps / their U-Net passes alone": (bench.steps, bench.all_passes),
-        "our steps, with fusion / a plain loop of diffusers' classes, without": (bench.steps, bench.plain),
+        "our steps, without fusion / a plain loop of diffusers' classes": (bench.steps_without_fusion, bench.plain),
+        "our steps, with fusion / the same plain loop, without": (bench.steps, bench.plain),
+        "the same steps twice: how far to trust a ratio": (bench.steps, bench.steps),
     }
-    for targets in (1, 2, 4):
-        rows[f"{targets} targets together / one after another"] = (
-            lambda targets=targets: bench.steps(targets),
-            lambda targets=targets: bench.alone(targets),
-        )
+    for targets in (2, 4):
+        together, alone = partial(bench.steps, targets), partial(bench.alone, targets)
+        rows[f"{targets} targets together / one after another"] = (together, alone)
+    variants: dict[str, dict[str, object]] = {"channels last": {"channels_last": True}}
+    if options.compiled:
+        variants["compiled"] = {"compile": "default"}
+    for name, arguments in variants.items():
+        variant = instantiate(cfg.model, **arguments)
+        rows[f"a U-Net pass, {name} / as it is"] = (partial(bench.batched, variant), bench.batched)
     model = bench.model
     table = Table("ratio of times", "quartile", "median", "quartile")
     for name, (a, b) in rows.items():

@@ -17,6 +17,7 @@ from experiments.common import arguments, by_choice, sweep
 GRIDS: dict[str, tuple[float, ...]] = {
     "loss.video.rule.tau": (0.02, 0.05, 0.1, 0.2, 0.5),
     "loss.video.rule.gamma": (0.5, 0.67, 1.0),
+    "loss.joint_guidance.weight": (0.25, 0.5, 1.0),
     "attention.lam": (0.0, 0.4, 0.8, 1.0),
     "attention.layers": (1, 2, 3),
     "key_frame_stride": (1, 2, 4),

@@ -37,7 +37,9 @@ def test_ablation(tmp_path, experiment, monkeypatch):
     assert table.loc["full"].pairs == 1
     assert np.isfinite(table.loc["full"].difference)
     assert (tmp_path / "figure4.png").is_file()
-    assert "Paired difference to video_dds" in (tmp_path / "table.md").read_text()
+    text = (tmp_path / "table.md").read_text()
+    assert "Paired difference to video_dds" in text
+    assert "Paired difference to full" in text
     assert r"\toprule" in (tmp_path / "table.tex").read_text()
 
 

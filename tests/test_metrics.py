@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
 from torch.nn import functional as F
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchvision.models import squeezenet1_1
@@ -13,6 +15,7 @@ from assd.data import Footage, Prompts
 from assd.errors import InputError
 from assd.shapes.corpus import clip_pairs
 from assd.shapes.dataset import footage
+from assd.video import to_bytes
 from evaluation import clip, fidelity, motion, shapes
 from evaluation.case import Case
 
@@ -60,6 +63,15 @@ def test_clip_text_is_open_clips(scorer):
     image = scorer.model.encode_image(((video.frames + 1) / 2 - 0.5) / 0.5, normalize=True)
     text = scorer.model.encode_text(scorer.tokenizer([video.prompts.target]), normalize=True)
     assert clip.ClipText(scorer)(video) == pytest.approx((image @ text.T).mean().item(), abs=1e-5)
+
+
+def test_frames_are_prepared_as_open_clip_does(scorer):
+    """Resized, cropped and normalised: the embeddings are those of open_clip's own transform, but for rounding."""
+    wide = F.interpolate(footage(COLOUR_PAIR).frames, size=(120, 168), mode="bicubic").clamp(-1, 1)
+    transform = image_transform_v2(PreprocessCfg(**scorer.model.visual.preprocess_cfg), False)
+    images = torch.stack([transform(Image.fromarray(frame.numpy())) for frame in to_bytes(wide)])
+    expected = scorer.model.encode_image(images, normalize=True)
+    assert (1 - clip.cosines(scorer.embed_frames(wide), expected)).abs().max() < 1e-3
 
 
 def test_clip_sees_the_edit(scorer):
