@@ -244,7 +244,7 @@ class SweepReport(Callback):
         self.runs: list[Path] = []
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
-        """Writes the page after each job: Hydra ends the sweep at the first that failed, and tells nobody."""
+        """Writes the page after each job: where one failed, `on_multirun_end` never comes."""
         run = Path(config.hydra.runtime.output_dir)
         if config.hydra.mode == RunMode.MULTIRUN and (run / CONFIG_YAML).is_file():
             self.runs.append(run)

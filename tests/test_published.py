@@ -28,7 +28,7 @@ from assd.attention import WeightedAttentionFusion
 from assd.config import composed
 from assd.errors import InputError
 from assd.models import load
-from assd.models.check import edit_noise, teraflops
+from assd.models.check import edit_noise, matmul_teraflops, teraflops
 from assd.models.loading import clip_tokenizer, resolve_folder
 from assd.video import write_video
 
@@ -331,4 +331,5 @@ def test_the_full_size_check_measures():
     assert 0 < sum(trial.passes) < sum(trial.steps)
     assert not torch.equal(trial.Z, trial.Z_ref)
     shape = trial.Z.shape
+    assert matmul_teraflops(torch.device("cpu"), torch.float32) > 0.001
     assert teraflops(method.model.unet, (8, *shape), 12) == 2 * teraflops(method.model.unet, (4, *shape), 12) > 0

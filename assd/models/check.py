@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from hydra.utils import instantiate
@@ -84,6 +85,25 @@ def arithmetic(method: ScoreDistillation, Z: Float[Tensor, "c n h w"]) -> dict[s
     return counts
 
 
+def matmul_teraflops(device: torch.device, dtype: torch.dtype) -> float:
+    """TFLOP/s of one large matrix product, the best of three: what a pass can reach at most on this machine."""
+    n = 8192 if device.type == "cuda" else 2048
+    a = torch.ones(n, n, dtype=dtype, device=device)
+    seconds = []
+    for _ in range(4):  # the first one to warm up
+        started = wall_clock(device)
+        a @ a
+        seconds.append(wall_clock(device) - started)
+    return 2 * n**3 / min(seconds[1:]) / 1e12
+
+
+def wall_clock(device: torch.device) -> float:
+    """Seconds, once the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 @dataclass(frozen=True)
 class Trial:
     """An edit of noise: seconds of each step and of each U-Net pass, peaks in GiB, the latent before and after."""
@@ -101,11 +121,7 @@ def edit_noise(method: ScoreDistillation, seed: int, source: str = SOURCE, targe
     shape = (model.num_frames, 3, model.height, model.width)
     frames = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
-    def now() -> float:
-        if model.device.type == "cuda":
-            torch.cuda.synchronize(model.device)
-        return time.perf_counter()
-
+    now = partial(wall_clock, model.device)
     model.embed(("", "", target, source))  # remembered, as in any step but the first
     times, peaks = [now()], [peak_memory(model.device)]
 
@@ -164,8 +180,9 @@ def main() -> None:
     counts = arithmetic(method, trial.Z)
     floor = ", ".join(f"{count:.1f} TFLOP in the {name} U-Net" for name, count in counts.items())
     console.print(
-        f"of the last one, {1 - inside / last:.1%} outside the U-Nets. Its arithmetic: {floor}; "
-        f"{sum(counts.values()) / last:.2f} TFLOP/s"
+        f"of the last one, {1 - inside / last:.1%} outside the U-Nets. Its arithmetic: {floor}. That is "
+        f"{sum(counts.values()) / last:.2f} TFLOP/s, and {sum(counts.values()) / inside:.2f} in the passes, of "
+        f"{matmul_teraflops(method.model.device, method.model.unet.dtype):.2f} that a matrix product reaches here"
     )
     built, *_, after_loop, after_decoding = trial.peaks
     console.print(
