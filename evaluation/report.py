@@ -23,8 +23,9 @@ from omegaconf import DictConfig
 from assd.errors import InputError, one_sentence
 from assd.rundir import CONFIG_YAML, whole_lines, write_text
 from evaluation import statistics
+from evaluation.methods import by_method, collect, failures, ordered, summarize
 from evaluation.scores import EDITED, SCORES_CSV, values
-from evaluation.tables import ARROWS, by_method, collect, failures, ordered, pair_count, places, summarize
+from evaluation.tables import ARROWS, pair_count, places
 
 REPORT_HTML = "report.html"
 MIME = {".mp4": "video/mp4", ".png": "image/png"}

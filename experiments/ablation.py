@@ -15,7 +15,8 @@ from assd.data import Footage, TextVideoPair
 from assd.errors import one_sentence
 from assd.rundir import write_text
 from assd.video import to_bytes
-from evaluation.tables import collect, failures, render, render_differences, summarize
+from evaluation.methods import collect, failures, summarize
+from evaluation.tables import render, render_differences
 from experiments.common import arguments, by_choice, edits, first_pairs, leave, sweep
 
 ABLATIONS = (

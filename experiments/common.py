@@ -20,8 +20,8 @@ from assd.data import Footage, TextVideoPair
 from assd.errors import InputError, require
 from assd.rundir import ENVIRONMENT_JSON, write_text
 from assd.video import read_video
+from evaluation.methods import run_overrides
 from evaluation.scores import scored_runs
-from evaluation.tables import run_overrides
 
 
 def arguments(doc: str | None, name: str, pairs: int) -> argparse.Namespace:

@@ -15,7 +15,7 @@ from assd import pictures
 from assd.config import composed
 from assd.errors import one_sentence, require
 from assd.video import to_bytes
-from evaluation.tables import collect, failures, summarize
+from evaluation.methods import collect, failures, summarize
 from experiments.common import arguments, by_choice, edits, first_pairs, leave, sweep
 
 LAMBDA = "attention.lam"

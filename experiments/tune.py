@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 from assd.config import composed
 from assd.errors import one_sentence, require
 from assd.rundir import write_text
+from evaluation.methods import collect, failures, summarize
 from evaluation.scores import EDITED
-from evaluation.tables import collect, failures, render, summarize
+from evaluation.tables import render
 from experiments.common import arguments, by_choice, sweep
 
 GRIDS: dict[str, tuple[float, ...]] = {

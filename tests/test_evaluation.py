@@ -16,10 +16,10 @@ from assd.shapes.corpus import clip_pairs
 from assd.shapes.dataset import footage
 from assd.video import to_bytes, write_video
 from evaluation.fidelity import IDENTICAL
+from evaluation.methods import failures
 from evaluation.run import configuration, score
 from evaluation.scores import read_scores, score_edit, scored_by
 from evaluation.shapes import EditSuccess
-from evaluation.tables import failures
 
 ROOT = Path(__file__).parent.parent
 FIRST, SECOND = clip_pairs()[:2]

@@ -1,0 +1,156 @@
+"""Methods: which runs make one up, what it is called, and its means over pairs.
+
+Runs that differ in their seed alone are one method, each pair's value the mean over seeds. The unedited source, and the
+source through the autoencoder, are methods of their own.
+"""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from assd.errors import require
+from assd.rundir import CONFIG_YAML, ENVIRONMENT_JSON
+from evaluation import statistics
+from evaluation.scores import failed, read_scores, values
+
+PAPER_CSV = Path(__file__).with_name("paper_table1.csv")
+UNEDITED = {"source": "source, unedited", "reconstruction": "source, through the autoencoder"}
+
+
+def run_overrides(run: Path) -> list[str]:
+    """The overrides that made a run: as it says itself, else by its folder's name.
+
+    >>> run_overrides(Path("ablation=full,loss=[assd,sds],seed=1"))
+    ['ablation=full', 'loss=[assd,sds]', 'seed=1']
+    """
+    environment = run / ENVIRONMENT_JSON
+    said = json.loads(environment.read_text("utf-8")) if environment.is_file() else {}
+    parts = re.split(r",(?![^\[]*\])", run.resolve().name)  # at commas outside brackets
+    return said.get("overrides", [part for part in parts if part != "default"])
+
+
+def method_names(runs: list[Path]) -> list[str]:
+    """What sets each run apart: its overrides without its seed, and without those that all of them share.
+
+    >>> method_names([Path("ablation=full,device=cpu,seed=1"), Path("ablation=no_waf,device=cpu"), Path("device=cpu")])
+    ['full', 'no_waf', 'default']
+    >>> method_names([Path("loss=[assd,sds],seed=2")])
+    ['loss=[assd,sds]']
+    """
+    every = [run_overrides(run) for run in runs]
+    overrides = [[part for part in parts if not re.fullmatch(r"seed=\d+", part)] for parts in every]
+    differ = len(set(map(tuple, overrides))) > 1
+    shared = set.intersection(*map(set, overrides)) if differ else set()
+    names = [",".join(part.removeprefix("ablation=") for part in parts if part not in shared) for parts in overrides]
+    names = [name or "default" for name in names]
+    if len(set(map(tuple, every))) < len(every):  # the same run in several folders
+        names = [f"{run.resolve().parent.name}/{name}" for run, name in zip(runs, names)]
+    return names
+
+
+def by_method(runs: list[Path]) -> dict[str, Path]:
+    """The first run of each method."""
+    first: dict[str, Path] = {}
+    for name, run in zip(method_names(runs), runs):
+        first.setdefault(name, run)
+    return first
+
+
+def collect(runs: list[Path], names: list[str] | None = None) -> pd.DataFrame:
+    """The scores of all runs, with a column `method`: their names, by default what sets them apart.
+
+    The unedited source is taken from every run that has it; from runs of several sizes, once for each size.
+    """
+    parts, sizes = [], [video_size(run) for run in runs]
+    several = len(set(sizes)) > 1
+    for run, name, size in zip(runs, names or method_names(runs), sizes):
+        scores = read_scores(run)
+        unedited = {video: f"{label} ({size})" if several else label for video, label in UNEDITED.items()}
+        parts.append(scores.assign(method=scores.video.map(unedited).fillna(name)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def video_size(run: Path) -> str:
+    """`16 frames of 256 x 256`, on which PSNR, SSIM and warp error depend; nothing where no configuration says it."""
+    config = run / CONFIG_YAML
+    model = OmegaConf.load(config).get("model", {}) if config.is_file() else {}
+    return f"{model.num_frames} frames of {model.width} x {model.height}" if "num_frames" in model else ""
+
+
+def per_pair(scores: pd.DataFrame) -> pd.DataFrame:
+    """One value for each method, metric and pair: the mean over seeds."""
+    return values(scores).groupby(["method", "metric", "better", "pair"], sort=False).value.mean().reset_index()
+
+
+def summarize(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
+    """The tidy table: method, metric, better, mean, low, high, pairs, and mean_shared, over the pairs that all methods
+    edited; with a reference method, the mean paired difference to it: difference, difference_low, difference_high, and
+    difference_pairs, those that both have.
+
+    Raises InputError when there is no method of that name.
+    """
+    by_pair = per_pair(scores)
+    methods = ordered(by_pair.method)
+    require(
+        reference is None or reference in methods,
+        f"--reference must be one of {', '.join(methods)}; got {reference!r}",
+    )
+    cells = {key: part.set_index("pair").value for key, part in by_pair.groupby(["method", "metric"], sort=False)}
+    rows = []
+    for metric, better in dict.fromkeys(zip(by_pair.metric, by_pair.better)):
+        having = [method for method in methods if (method, metric) in cells]
+        edited = [method for method in having if not is_unedited(method)] or having
+        shared = sorted(set.intersection(*(set(cells[method, metric].index) for method in edited)))
+        for method in having:
+            mean = statistics.mean(cells[method, metric])
+            row = {"method": method, "metric": metric, "better": better}
+            row |= {"mean": mean.mean, "low": mean.low, "high": mean.high, "pairs": mean.count}
+            row["mean_shared"] = cells[method, metric].reindex(shared).mean()
+            if reference is not None and (reference, metric) in cells and method != reference:
+                change = statistics.paired_difference(cells[method, metric], cells[reference, metric])
+                row |= {"difference": change.mean, "difference_low": change.low, "difference_high": change.high}
+                row |= {"difference_pairs": change.count}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def ordered(methods: pd.Series) -> list[str]:
+    """Methods as they come, the unedited rows first."""
+    found = list(dict.fromkeys(methods))
+    unedited = [method for label in UNEDITED.values() for method in found if method.startswith(label)]
+    return unedited + [method for method in found if not is_unedited(method)]
+
+
+def is_unedited(method: str) -> bool:
+    """Whether a row is the source's, of whatever size."""
+    return method.startswith(tuple(UNEDITED.values()))
+
+
+def published() -> pd.DataFrame:
+    """The paper's table 1, in columns of its own: CLIP model and pairs are not stated, so nothing compares with it."""
+    rows = []
+    with PAPER_CSV.open(newline="") as file:
+        for record in csv.DictReader(file):
+            method = f"{record.pop('method')} (published, not measured here)"
+            for metric, value in record.items():
+                name = f"{metric}, as published" + (" (model and pairs not stated)" if "CLIP" in metric else "")
+                rows.append({"method": method, "metric": name, "better": "higher", "mean": float(value)})
+    return pd.DataFrame(rows)
+
+
+def failures(scores: pd.DataFrame) -> list[str]:
+    """A sentence for each method that has edits without result, and for each metric that broke, with the reason.
+
+    With several seeds, a pair is named with its count.
+    """
+    sentences = []
+    for (method, metric), rows in failed(scores).groupby(["method", "metric"], sort=False):
+        counts = rows.pair.value_counts().sort_index()
+        pairs = ", ".join(f"{pair} ({count} x)" if count > 1 else str(pair) for pair, count in counts.items())
+        reason = f" ({rows.reason.iloc[0]})" if metric else ""
+        sentences.append(f"{method}: no {metric or 'result'} for {pairs}{reason}")
+    return sentences
