@@ -12,7 +12,7 @@ from torch import Tensor
 
 from assd.draw import check_timesteps, draw_step
 from assd.errors import DivergedError, require
-from assd.losses import Branches, LossComponent
+from assd.losses import Branches, Contribution, LossComponent
 from assd.models import LatentDiffusion
 
 GRADIENT_SCALES: dict[str, Callable[[int, int], float]] = {
@@ -127,21 +127,17 @@ class ScoreDistillation:
                 optimizer.load_state_dict(request.resume.optimizer)
         scale = GRADIENT_SCALES[self.gradient_scale](*Z_ref.shape[-2:])
 
-        curves: list[list[dict]] = [[] for _ in requests]
+        curves: list[list[dict]] = [[] for _ in requests]  # since the last checkpoint
         last_checkpoint = time.perf_counter()
         with self.attention(self.model.unet, len(prompts)):
             for step in range(begin, self.num_steps):
                 draw = draw_step(self.seed, clip, step, Z_ref, self.timesteps)
-                parts = [loss(branches, draw) for loss in self.losses.values()]
-                gradient = scale * sum(part.gradient for part in parts)  # the total gradient, Eq. 10
-                for optimizer, g in zip(optimizers, gradient):
-                    descend(optimizer, g)
+                parts = {name: loss(branches, draw) for name, loss in self.losses.items()}
+                gradient = scale * sum(part.gradient for part in parts.values())  # the total gradient, Eq. 10
+                for i, (optimizer, of_edit) in enumerate(zip(optimizers, curves)):
+                    descend(optimizer, gradient[i])
+                    of_edit.append({"step": step, "t": draw.t, "gradient_norm": gradient[i].norm(), **told(parts, i)})
 
-                for i, of_edit in enumerate(curves):
-                    curve = {"step": step, "t": draw.t, "gradient_norm": gradient[i].norm()}
-                    for name, part in zip(self.losses, parts):
-                        curve |= {f"{name}.{key}": value[i] for key, value in part.curves.items()}
-                    of_edit.append(curve)
                 is_due = (step + 1) % self.checkpoint_every == 0 or step + 1 == self.num_steps
                 if is_due or time.perf_counter() - last_checkpoint > self.checkpoint_seconds:
                     plain = [finite(of_edit, clip, r.target) for of_edit, r in zip(curves, requests)]
@@ -161,6 +157,11 @@ def descend(optimizer: torch.optim.Optimizer, gradient: Float[Tensor, "c n h w"]
     (Z_i,) = group["params"]
     Z_i.grad = gradient
     optimizer.step()
+
+
+def told(parts: dict[str, Contribution], i: int) -> dict[str, Float[Tensor, ""]]:
+    """What the components say of edit `i`, under their names."""
+    return {f"{name}.{key}": value[i] for name, part in parts.items() for key, value in part.curves.items()}
 
 
 def finite(curves: list[dict], clip: str, target: str) -> list[dict]:
