@@ -1,6 +1,7 @@
 """Weighted attention fusion: the editing branch looks at the reference branch in the decoder's last self-attentions."""
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class WeightedAttentionFusion:
             f"layers must be at most {len(names)}, the number of spatial self-attentions in this U-Net's decoder; "
             f"got {self.layers}",
         )
-        fused = {name: FusedAttention(self.lam, branches, original[name]) for name in names[-self.layers :]}
+        fused = {name: fused_attention(self.lam, branches, original[name]) for name in names[-self.layers :]}
         unet.set_attn_processor(original | fused)
         try:
             yield
@@ -53,7 +54,7 @@ class WeightedAttentionFusion:
             unet.set_attn_processor(original)
 
 
-@dataclass
+@dataclass(eq=False)
 class FusedAttention:
     """A diffusers attention processor around another one, which computes every attention here (fused kernel or not).
 
@@ -92,6 +93,9 @@ class FusedAttention:
         """Editing branches and reference branch of a batch ordered (half, branch, n)."""
         by_branch = rearrange(states, "(half branch n) l d -> half branch n l d", half=2, branch=self.branches)
         return by_branch[:, :-1], by_branch[:, -1:]
+
+
+fused_attention = functools.cache(FusedAttention)  # one object for one layer: torch.compile compiles for objects
 
 
 @contextlib.contextmanager

@@ -184,7 +184,7 @@ def fill(
     """Resized to cover height x width, antialiased, then centre-cropped; untouched where the size fits already."""
     old_height, old_width = frames.shape[-2:]
     scale = max(height / old_height, width / old_width)
-    size = [max(height, round(old_height * scale)), max(width, round(old_width * scale))]
+    size = [max(height, int(old_height * scale)), max(width, int(old_width * scale))]  # as torchvision cuts it
     resized = v2.functional.resize(frames, size, v2.InterpolationMode(interpolation), antialias=True)
     return v2.functional.center_crop(resized, [height, width])
 

@@ -1,6 +1,7 @@
 """The figures, each as a person runs it, at the smallest size at which it means anything."""
 
 import importlib
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from assd.models import resolve_folder
+from evaluation.scores import COLUMNS, row, write_scores
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def test_ablation(tmp_path, experiment, monkeypatch):
     from experiments import ablation  # noqa: PLC0415
 
     monkeypatch.setattr(ablation, "ABLATIONS", ("video_dds", "full"))
-    monkeypatch.setattr(ablation, "SEEDS", (0, 1))
+    monkeypatch.setattr(ablation, "SEEDS", (0,))
     weights = f"model.path={resolve_folder('pkg://assd.shapes/weights')}"  # an override that is no file name
     experiment("ablation", tmp_path, "method.num_steps=1", "tracking.mode=disabled", "metric=[psnr]", weights)
     table = pd.read_csv(tmp_path / "figure4.csv").set_index("method")
@@ -44,16 +46,30 @@ def test_ablation(tmp_path, experiment, monkeypatch):
 
 
 def test_tune(tmp_path, experiment, monkeypatch):
-    """One table a parameter, the default among its values, on pairs that are none of the 30."""
+    """One table a parameter, each value's scores under its own name, the default among them; pairs none of the 30."""
     from experiments import tune  # noqa: PLC0415
 
-    monkeypatch.setattr(tune, "GRIDS", {"attention.layers": (1, 3)})
-    experiment("tune", tmp_path, "method.num_steps=1", "tracking.mode=disabled")
-    table = pd.read_csv(tmp_path / "tune.csv")
-    assert set(table.method) == {"attention.layers=1", "attention.layers=3"}
-    assert table[table.method == "attention.layers=1"].difference.notna().any()
-    assert "## attention.layers" in (tmp_path / "tune.md").read_text()
-    assert {path.name[0] for path in tmp_path.glob("*/edits/*")} == {"t"}
+    def edited_already(output, pairs, choices, overrides):
+        """Runs as the sweep leaves them; the higher lambda, the better."""
+        assert "dataset.split=tuning" in overrides
+        runs = []
+        for value in choices[0].partition("=")[2].split(",") if choices else [""]:
+            run = output / f"run{value}"
+            run.mkdir()
+            said = [f"attention.lam={value}"] if value else []
+            (run / "environment.json").write_text(json.dumps({"overrides": [*said, *overrides]}))
+            rows = [row(pair, "edited", "psnr", "higher", float(value or 0.8) + i) for i, pair in enumerate("ab")]
+            write_scores(run, pd.DataFrame(rows, columns=COLUMNS))
+            runs.append(run)
+        return runs
+
+    monkeypatch.setattr(tune, "GRIDS", {"attention.lam": (0.0, 0.8, 1.0)})
+    monkeypatch.setattr(tune, "sweep", edited_already)
+    experiment("tune", tmp_path)
+    table = pd.read_csv(tmp_path / "tune.csv").set_index("method")
+    assert table["mean"].to_dict() == {f"attention.lam={lam}": lam + 0.5 for lam in (0.0, 0.8, 1.0)}
+    assert table.difference.dropna().to_dict() == pytest.approx({"attention.lam=0.0": -0.8, "attention.lam=1.0": 0.2})
+    assert "## attention.lam" in (tmp_path / "tune.md").read_text()
 
 
 def test_figure5(tmp_path, experiment):

@@ -157,31 +157,40 @@ def test_saved_pipelines_edit_a_video(saved, mp4, tmp_path, model):
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_half_precision_edits_as_float32_does(saved, mp4, precision):
-    """The precision that is the default of the published models: the same edit but for a few grey levels."""
+    """The precision that is the default of the published models: the same edit but for its rounding."""
     told = [*overrides(saved, "modelscope"), "method.num_steps=2"]
     half = [f"model.dtype={precision}", f"image_model.dtype={precision}"]
     full_edit, half_edit = (
         assd.edit(str(mp4), *PROMPTS, model="modelscope", overrides=[*told, *more]).astype(int) for more in ([], half)
     )
     assert np.abs(half_edit - full_edit).max() > 0
-    assert np.abs(half_edit - full_edit).mean() < 4
+    assert np.abs(half_edit - full_edit).mean() < {"float16": 4, "bfloat16": 20}[precision]
+
+
+COMPILED = """
+import sys, torch
+from assd.attention import WeightedAttentionFusion
+from assd.models import load
+size = dict(allow_bin=True, device="cpu", height=32, width=32, num_frames=4)
+plain, compiled = (load(sys.argv[1], compile=mode, **size) for mode in (None, "default"))
+z = torch.randn(4, 4, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+predictions = []
+for model in (plain, compiled, compiled):
+    torch._dynamo.config.error_on_recompile = len(predictions) == 2
+    with WeightedAttentionFusion(0.8, 1)(model.unet, 2):
+        predictions.append(model.predict_noise(z, 500, model.embed(("", "", "a cat", "a dog"))))
+for prediction in predictions[1:]:
+    torch.testing.assert_close(prediction, predictions[0], rtol=1e-3, atol=1e-4)
+"""
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 def test_compiled_is_plain_to_rounding(saved):
-    """Also inside the fusion; and a second edit, whose attention processors are new objects, compiles nothing again."""
-    size = dict(allow_bin=True, device="cpu", height=32, width=32, num_frames=4)
-    plain, compiled = (load(str(saved / "zeroscope"), compile=mode, **size) for mode in (None, "default"))
-    z = torch.randn(4, 4, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    predictions = []
-    for model in (plain, compiled, compiled):
-        if len(predictions) == 2:
-            torch._dynamo.config.error_on_recompile = True
-        with WeightedAttentionFusion(0.8, 1)(model.unet, 2):
-            predictions.append(model.predict_noise(z, 500, model.embed(("", "", *PROMPTS))))
-    torch._dynamo.config.error_on_recompile = False
-    for prediction in predictions[1:]:
-        torch.testing.assert_close(prediction, predictions[0], rtol=1e-3, atol=1e-4)
+    """Also inside the fusion, of which a second edit compiles nothing again. Without the tests' checks of types."""
+    ended = subprocess.run(
+        [sys.executable, "-c", COMPILED, saved / "zeroscope"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_files_of_every_kind_hold_the_same_network(saved):

@@ -156,8 +156,9 @@ def test_a_run_leaves_every_promised_file(two_runs: tuple[Path, Path]) -> None:
     assert folder.name == PAIR
     of_run = {"config.yaml", "environment.json", "scores.csv", "report.html", "overview.png", "edits"}
     assert of_run <= {path.name for path in run.iterdir()}
-    videos = {f"{name}.mp4" for name in ("source", "edited", "comparison", "reconstruction", "difference", "truth")}
+    videos = {f"{name}.mp4" for name in ("source", "edited", "comparison", "difference", "truth")}
     others = {"filmstrip.png", "steps.jsonl", "edit.json", "scores.csv", "latents.safetensors"}
+    others |= {"edited.mkv", "reconstruction.mkv"}
     assert {path.name for path in folder.iterdir()} == videos | others
     assert all(path.stat().st_size > 0 for path in (*folder.iterdir(), *(run / name for name in of_run)))
     assert not list(run.rglob("*.partial*"))
@@ -334,7 +335,7 @@ def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path) -> None:
     table = subprocess.run(
         [sys.executable, "-m", "evaluation.tables", failed, done], capture_output=True, text=True, check=True
     ).stdout
-    assert f"optimizer.lr=1e30: no result for {PAIR}" in table
+    assert f"optimizer.lr=1e+30: no result for {PAIR}" in table
     assert "| optimizer.lr=0.1 " in table
 
 
