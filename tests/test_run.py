@@ -29,6 +29,7 @@ from assd.run import main
 from assd.shapes.world import Clip, render
 from assd.video import to_bytes, write_video
 from evaluation import statistics
+from evaluation.methods import collect, failures, summarize
 from evaluation.scores import read_scores
 
 ROOT = Path(__file__).parent.parent
@@ -332,11 +333,9 @@ def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path) -> None:
     assert outcome.code != 0
     assert "Traceback" not in outcome.text
     failed, done = (folder.parent.parent for folder in sorted(edit_folders(tmp_path), reverse=True))
-    table = subprocess.run(
-        [sys.executable, "-m", "evaluation.tables", failed, done], capture_output=True, text=True, check=True
-    ).stdout
-    assert f"optimizer.lr=1e+30: no result for {PAIR}" in table
-    assert "| optimizer.lr=0.1 " in table
+    scores = collect([failed, done])
+    assert failures(scores) == [f"optimizer.lr=1e+30: no result for {PAIR}"]
+    assert "optimizer.lr=0.1" in set(summarize(scores).method)
 
 
 def test_a_dead_server_does_not_stop_a_run(
