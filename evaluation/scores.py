@@ -145,7 +145,7 @@ def values(scores: pd.DataFrame) -> pd.DataFrame:
 
 def failed(scores: pd.DataFrame) -> pd.DataFrame:
     """Only rows of what should have a value and has none: videos that are missing, metrics that broke."""
-    return scores[scores.value.isna() & ~scores.reason.isin(["", NOT_HERE])]
+    return scores.loc[scores.value.isna() & ~scores.reason.isin(["", NOT_HERE])]
 
 
 def scored_runs(paths: Sequence[Path]) -> list[Path]:
