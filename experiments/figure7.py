@@ -44,18 +44,22 @@ def point(lam: float, cells: dict[str, pd.Series]) -> dict[str, float]:
 
 
 def curve(points: pd.DataFrame, names: dict[str, str], file: Path) -> None:
-    """One point per lambda, with the intervals of both measures."""
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    axes = figure.subplots()
-    errors = {
-        axis: [points[axis] - points[f"{axis}_low"], points[f"{axis}_high"] - points[axis]] for axis in ("kept", "made")
-    }
-    axes.errorbar(points.kept, points.made, xerr=errors["kept"], yerr=errors["made"], fmt="o-", capsize=3)
+    """Edits made against preservation, one point per lambda; beside it both measures over lambda, with intervals."""
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    against, *over = figure.subplots(1, 3)
+    against.plot(points.kept, points.made, "o-")
     for lam, kept, made in points[["lambda", "kept", "made"]].itertuples(index=False):
-        axes.annotate(f"λ = {lam}", (kept, made), xytext=(6, 6), textcoords="offset points")
-    axes.set(xlabel=names["kept"], ylabel=names["made"])
-    axes.grid(alpha=0.3)
-    figure.savefig(file, dpi=160)
+        against.annotate(f"{lam}", (kept, made), xytext=(0, 8), textcoords="offset points", ha="center")
+    against.set(
+        xlabel=names["kept"], ylabel=names["made"], title="labelled by λ", ylim=(None, points.made.max() + 0.05)
+    )
+    for axes, axis in zip(over, ("kept", "made")):
+        errors = [points[axis] - points[f"{axis}_low"], points[f"{axis}_high"] - points[axis]]
+        axes.errorbar(points["lambda"], points[axis], yerr=errors, fmt="o-", capsize=3)
+        axes.set(xlabel="λ", ylabel=names[axis])
+    for axes in (against, *over):
+        axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=120)
 
 
 @one_sentence()
