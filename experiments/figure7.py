@@ -50,9 +50,8 @@ def curve(points: pd.DataFrame, names: dict[str, str], file: Path) -> None:
     against.plot(points.kept, points.made, "o-")
     for lam, kept, made in points[["lambda", "kept", "made"]].itertuples(index=False):
         against.annotate(f"{lam}", (kept, made), xytext=(0, 8), textcoords="offset points", ha="center")
-    against.set(
-        xlabel=names["kept"], ylabel=names["made"], title="labelled by λ", ylim=(None, points.made.max() + 0.05)
-    )
+    against.set(xlabel=names["kept"], ylabel=names["made"], title="labelled by λ")
+    against.margins(0.1, 0.2)
     for axes, axis in zip(over, ("kept", "made")):
         errors = [points[axis] - points[f"{axis}_low"], points[f"{axis}_high"] - points[axis]]
         axes.errorbar(points["lambda"], points[axis], yerr=errors, fmt="o-", capsize=3)

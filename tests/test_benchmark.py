@@ -218,6 +218,19 @@ def test_what_is_no_zip_is_refused(tmp_path, server):
         fetch_davis(tmp_path, server.url, None)
 
 
+def test_a_damaged_zip_is_refused(tmp_path):
+    """Bytes that were lost within a file are one sentence, and nothing of the zip lies in the data root."""
+    path, root = tmp_path / "davis.zip", tmp_path / "data"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("DAVIS/JPEGImages/480p/bear/00000.jpg", bytes(range(256)) * 100)
+    content = bytearray(path.read_bytes())
+    content[100:160] = b"\xff" * 60
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        import_clips(root, path)
+    assert not list(root.iterdir())
+
+
 def test_an_address_without_answer(tmp_path, server):
     """A closed port is one sentence, with the address."""
     with pytest.raises(InputError, match=r"127\.0\.0\.1:1/davis\.zip can't be read"):

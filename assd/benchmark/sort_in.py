@@ -33,7 +33,7 @@ def import_clips(root: Path, path: Path) -> list[str]:
         if entry.locate(root) or not clips:
             continue
         clip = max(clips, key=lambda clip: ("JPEGImages" in clip.parts, "480p" in clip.parts))
-        if entry.source == DAVIS and clip.is_dir() and (masks := davis_masks(clip.parents[2], clip)):
+        if entry.source == DAVIS and "JPEGImages" in clip.parts and (masks := davis_masks(clip.parents[2], clip)):
             place(masks, root / SOURCES[DAVIS].folder / DAVIS_MASKS / entry.identifier)  # before the clip is there
         home = entry.home(root)
         place(clip, home if clip.is_dir() else home.with_name(home.name + clip.suffix.lower()))
