@@ -7,9 +7,11 @@ import functools
 import random
 from dataclasses import replace
 
+import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,8 +35,18 @@ def judge(frames: Float[Tensor, "n 3 H W"]) -> dict[str, str]:
     colour, background = max(likelihood, key=likelihood.__getitem__)
     inside = OBJECT_SHARE * colours[colour][bins]
     masks = inside / (inside + (1 - OBJECT_SHARE) * backgrounds[background][bins])
-    masks = F.avg_pool2d(masks[:, None], 3, 1, 1)[:, 0].gt(0.5).float()  # drops lone pixels
+    masks = largest_part(F.avg_pool2d(masks[:, None], 3, 1, 1)[:, 0] > 0.5)  # without lone pixels and bystanders
     return {"colour": colour, "shape": judge_shape(masks), "motion": judge_motion(masks), "background": background}
+
+
+def largest_part(masks: Bool[Tensor, "n H W"]) -> Float[Tensor, "n H W"]:
+    """Each frame's largest connected part: the captioned object is larger than any other."""
+    parts = []
+    for mask in masks.numpy():
+        labels, _ = ndimage.label(mask)
+        sizes = np.bincount(labels.ravel())[1:]
+        parts.append(torch.from_numpy(labels == 1 + sizes.argmax() if len(sizes) else mask))
+    return torch.stack(parts).float()
 
 
 def judge_motion(masks: Float[Tensor, "n H W"]) -> str:
@@ -97,10 +109,10 @@ def histograms() -> tuple[dict[str, Float[Tensor, " bins"]], dict[str, Float[Ten
     for colour in COLOURS:
         for background in BACKGROUNDS:
             for _ in range(CLIPS_PER_COMBINATION):
-                frames, masks = render(replace(draw_clip(rng), colour=colour, background=background))
-                bins = histogram_bins(frames[:2])
-                counts[colour] += torch.bincount(bins[masks[:2]], minlength=BINS**3)
-                counts[background] += torch.bincount(bins[~masks[:2]], minlength=BINS**3)
+                rendering = render(replace(draw_clip(rng, "plain"), colour=colour, background=background))
+                bins, mask = histogram_bins(rendering.frames[:2]), rendering.masks[:2]
+                counts[colour] += torch.bincount(bins[mask], minlength=BINS**3)
+                counts[background] += torch.bincount(bins[~mask], minlength=BINS**3)
     smooth = {name: smoothed(count) for name, count in counts.items()}
     return {c: smooth[c] for c in COLOURS}, {b: smooth[b] for b in BACKGROUNDS}
 

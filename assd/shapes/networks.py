@@ -1,11 +1,11 @@
 """The embedded models' architectures: plain diffusers, transformers and open_clip classes at small size.
 
-The video U-Net has ModelScopeT2V's blocks, the image U-Net Stable Diffusion's; both share one autoencoder and one
-text encoder. Latents are 6 x 16 x 16 for frames of 64 x 64 pixels.
+The video U-Net has ModelScopeT2V's blocks, the image U-Net Stable Diffusion's and more parameters; both share one
+autoencoder, and each has a text encoder. Latents are 6 x 16 x 16 for frames of 64 x 64 pixels.
 """
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet3DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel, UNet3DConditionModel
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
@@ -22,12 +22,13 @@ UNET = dict(
     sample_size=16,
     in_channels=LATENT_CHANNELS,
     out_channels=LATENT_CHANNELS,
-    block_out_channels=(32, 64),
     layers_per_block=1,
     norm_num_groups=8,
     cross_attention_dim=TEXT_WIDTH,
 )
-HEAD_WIDTH = 8
+IMAGE_WIDTHS = (64, 128, 128)
+VIDEO_WIDTHS = (32, 64)
+HEAD_WIDTH = 16
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -74,26 +75,38 @@ def autoencoder() -> AutoencoderKL:
     )
 
 
-def image_unet() -> UNet2DConditionModel:
-    """Linear projections and heads as in the video U-Net, which starts from these weights."""
+def image_unet(widths: tuple[int, ...] = IMAGE_WIDTHS) -> UNet2DConditionModel:
+    """Attention at every size, 16 x 16, 8 x 8 and 4 x 4 for three widths."""
     return UNet2DConditionModel(
         **UNET,
-        down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2,
-        attention_head_dim=tuple(width // HEAD_WIDTH for width in UNET["block_out_channels"]),  # = heads
+        block_out_channels=widths,
+        down_block_types=("CrossAttnDownBlock2D",) * len(widths),
+        up_block_types=("CrossAttnUpBlock2D",) * len(widths),
+        attention_head_dim=tuple(width // HEAD_WIDTH for width in widths),  # = heads
         use_linear_projection=True,
     )
 
 
+def small_image_unet() -> UNet2DConditionModel:
+    """What the video U-Net starts from: its widths, its linear projections and its heads."""
+    return image_unet(VIDEO_WIDTHS)
+
+
+def control_net(image_unet: UNet2DConditionModel) -> ControlNetModel:
+    """The image U-Net's encoder again; it sees edges (3 x 64 x 64, from 0 to 1) through convolutions of factor 4."""
+    return ControlNetModel.from_unet(image_unet, conditioning_embedding_out_channels=(16, 32, 64))
+
+
 def video_unet(image_unet: UNet2DConditionModel | None = None) -> UNet3DConditionModel:
-    """The image U-Net with temporal layers between; given one, it starts as that network applied to each frame.
+    """A 2-D U-Net of the same widths with temporal layers between; given one, it starts as that applied to each frame.
 
     Each temporal block adds its output to its input, so zeroing its last layer makes it the identity.
     """
     unet = UNet3DConditionModel(
         **UNET,
-        down_block_types=("CrossAttnDownBlock3D",) * 2,
-        up_block_types=("CrossAttnUpBlock3D",) * 2,
+        block_out_channels=VIDEO_WIDTHS,
+        down_block_types=("CrossAttnDownBlock3D",) * len(VIDEO_WIDTHS),
+        up_block_types=("CrossAttnUpBlock3D",) * len(VIDEO_WIDTHS),
         attention_head_dim=HEAD_WIDTH,
     )
     if image_unet is not None:
