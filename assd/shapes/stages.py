@@ -8,6 +8,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from assd.shapes import networks
 from assd.shapes.corpus import Corpus, to_floats
@@ -75,8 +76,9 @@ def clip_stage(
             half = pixels[: batch // 2]
             blurred = vae.decode(vae.encode(half).latent_dist.mean).sample.float()
             pixels[: batch // 2] = blurred + 0.05 * torch.randn(half.shape, generator=draw).to(device)
-        image = F.normalize(clip.encode_image(pixels).float(), dim=-1)
-        text = F.normalize(clip.encode_text(tokens[indices].to(device)).float(), dim=-1)
+        with sdpa_kernel(SDPBackend.MATH):  # on a CPU the backward pass of the fused kernel is slow
+            image = F.normalize(clip.encode_image(pixels).float(), dim=-1)
+            text = F.normalize(clip.encode_text(tokens[indices].to(device)).float(), dim=-1)
         return contrast(image, text, clip.logit_scale.exp())
 
     return Stage("clip", nn.ModuleDict({"clip": clip}), loss, steps, lr=1e-3)

@@ -209,15 +209,15 @@ def render(clip: Clip) -> Rendering:
     way = torch.linspace(-0.5, 0.5, NUM_FRAMES)[:, None, None]
     dx, dy = MOTIONS[clip.motion]
     bodies = [Body(clip, clip.x + dx * clip.travel * way, clip.y + dy * clip.travel * way)]
-    if clip.bystander:
-        bodies.insert(0, Body(clip.bystander, clip.bystander.x + 0 * way, clip.bystander.y + 0 * way))
-    frames = filmed(background(clip), way[:, 0, 0, None] * torch.tensor(clip.pan))
+    if there := clip.bystander:
+        bodies.insert(0, Body(there, there.x + 0 * way, there.y + 0 * way))
+    frames = filmed(background(clip), way[:, 0] * torch.tensor(clip.pan))
     for body in bodies:
         frames = frames * (1 - SHADOW_DEPTH * body.shadow())[:, None]
     for body in bodies:
-        frames = torch.lerp(frames, body.paint(), body.coverage()[:, None])
-    masks = [body.coverage() >= 0.5 for body in bodies]
-    return Rendering(frames.clamp(0, 1) * 2 - 1, masks[-1], masks[0] if clip.bystander else torch.zeros_like(masks[0]))
+        frames = torch.lerp(frames, body.paint(), body.coverage[:, None])
+    mask = bodies[-1].mask
+    return Rendering(frames.clamp(0, 1) * 2 - 1, mask, bodies[0].mask if there else torch.zeros_like(mask))
 
 
 class Body:
@@ -228,11 +228,9 @@ class Body:
         grid = (torch.arange(SIZE) + 0.5) / SIZE * 2 - 1
         rows, columns = torch.meshgrid(grid, grid, indexing="ij")
         self.u, self.v = (columns - x) / look.radius, (rows - y) / look.radius  # (n, H, W), in radii
-
-    def coverage(self) -> Float[Tensor, "n H W"]:
-        """Share of each pixel that the object covers, from 0 to 1."""
-        distance = signed_distance(self.look.shape, self.u, self.v) * self.look.radius
-        return (0.5 - distance * SIZE / 2 / EDGE).clamp(0, 1)
+        self.distance = signed_distance(look.shape, self.u, self.v)
+        self.coverage = (0.5 - self.distance * look.radius * SIZE / 2 / EDGE).clamp(0, 1)  # share of each pixel
+        self.mask = self.coverage >= 0.5
 
     def shadow(self) -> Float[Tensor, "n H W"]:
         """The shape again, to the right and below, with a wide rim; from 0 to 1."""
@@ -242,7 +240,7 @@ class Body:
     def paint(self) -> Float[Tensor, "n 3 H W"]:
         """The object's colour, lit from the upper left and darker along its rim."""
         light = 1.0 - 0.16 * (self.u + self.v) / 2
-        rim = 1.0 - 0.18 * torch.exp(signed_distance(self.look.shape, self.u, self.v).clamp(max=0) / 0.12)
+        rim = 1.0 - 0.18 * torch.exp(self.distance.clamp(max=0) / 0.12)
         return torch.tensor(COLOURS[self.look.colour])[:, None, None] * (light * rim)[:, None]
 
 
