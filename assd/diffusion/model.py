@@ -64,7 +64,7 @@ class AttentionLayers:
 class Model(Protocol):
     """A frozen latent diffusion model.
 
-    canvas      frames, height and width of the videos it works at
+    canvas      length and size of the videos it works at; None for an image model, which takes any
     latents     its latent space
     schedule    alpha_t and sigma_t
     prediction  what its network predicts
@@ -72,7 +72,7 @@ class Model(Protocol):
     device      where its latents lie
     """
 
-    canvas: Canvas
+    canvas: Canvas | None
     latents: LatentSpace
     schedule: Schedule
     prediction: Prediction

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from assd.data.pairs import Canvas, Footage
 from assd.diffusion.guidance import guided_prediction
-from assd.diffusion.inversion import DDIM, NETWORK_TIMES, NetworkTime, downwards, upwards
+from assd.diffusion.inversion import DDIM, NetworkTime, downwards, upwards
 from assd.diffusion.model import Model
 from assd.errors import require
 from assd.methods.method import Advance, Edit, Request, ignore_progress
@@ -39,10 +39,7 @@ class Reconstruction:
     checkpoint_seconds: float
 
     def __post_init__(self):
-        require(
-            self.network_time in NETWORK_TIMES,
-            f"network_time must be one of {', '.join(NETWORK_TIMES)}; got {self.network_time!r}",
-        )
+        DDIM(self.model.schedule, self.model.prediction, self.network_time)
         require(self.sampling_steps >= 1, f"sampling_steps must be >= 1; got {self.sampling_steps}")
         check_checkpoints(self.checkpoint_every, self.checkpoint_seconds)
 
@@ -77,9 +74,7 @@ class Reconstruction:
         frames = self.model.decode(Z) if self.inversion else reconstruction
         return [Edit(frames, reconstruction, {"Z_ref": Z_ref, "Z": Z}) for _ in requests]
 
-    def round_trip(
-        self, Z_ref: Float[Tensor, "c f h w"], source: str, recorder: Recorder
-    ) -> Float[Tensor, "c f h w"]:
+    def round_trip(self, Z_ref: Float[Tensor, "c f h w"], source: str, recorder: Recorder) -> Float[Tensor, "c f h w"]:
         """To noise and back."""
         model, timesteps = self.model, self.model.schedule.timesteps(self.sampling_steps)
         ddim = DDIM(model.schedule, model.prediction, self.network_time)

@@ -49,7 +49,7 @@ def load(
     compile: str | None = None,
     height: int | None = None,
     width: int | None = None,
-    num_frames: int = 1,
+    num_frames: int | None = None,
 ) -> LatentDiffusion:
     """A model in diffusers' folder layout; the same arguments give the same object, so it is held once.
 
@@ -85,7 +85,8 @@ def load(
         to_channels_last(parts["unet"])
     if compile:
         parts["unet"].compile(mode=compile)
-    return LatentDiffusion(**parts, canvas=Canvas(num_frames, height, width), device=place)
+    canvas = Canvas(num_frames, height, width) if num_frames and height and width else None
+    return LatentDiffusion(**parts, canvas=canvas, device=place)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class LatentDiffusion:
     unet        `UNet3DConditionModel`, or `UNet2DConditionModel`, which sees each frame alone
     vae         None for a model that only predicts, on another model's latents
     vae_config  the autoencoder's configuration, which is known for an absent one too
-    canvas      the size a text-to-video model works at: what datasets prepare for it
+    canvas      the length and size a text-to-video model works at; an image model has none of its own
     device      where the U-Net stays; the autoencoder and the text encoder visit it when they are used
     """
 
@@ -44,7 +44,7 @@ class LatentDiffusion:
         text_encoder: CLIPTextModel,
         tokenizer: PreTrainedTokenizerBase,
         scheduler: SchedulerMixin,
-        canvas: Canvas,
+        canvas: Canvas | None = None,
         device: torch.device | None = None,
     ):
         for module in filter(None, (unet, vae, text_encoder)):
@@ -144,7 +144,9 @@ class LatentDiffusion:
         prediction = self.forward(batch, t, embeddings.repeat_interleave(frames, 0))
         return rearrange(prediction, "(b f) c h w -> b c f h w", f=frames)
 
-    def forward(self, z_t: Float[Tensor, "b ..."], t: int, embeddings: Float[Tensor, "b l d"]) -> Float[Tensor, "b ..."]:
+    def forward(
+        self, z_t: Float[Tensor, "b ..."], t: int, embeddings: Float[Tensor, "b l d"]
+    ) -> Float[Tensor, "b ..."]:
         """One pass of the U-Net, in float32; no gradient is recorded unless a parameter or an input asks for one."""
         on_device = torch.full((1,), t, device=z_t.device)  # from a plain number the U-Net would make it with a wait
         prediction = self.unet(z_t.to(self.unet.dtype), on_device, encoder_hidden_states=embeddings).sample

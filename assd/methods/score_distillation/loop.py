@@ -96,9 +96,7 @@ class ScoreDistillation:
                 ]
                 recorder.note(step, measured, lambda i: state(branches.Z[i], optimizers[i]))
         reconstruction = self.model.decode(Z_ref)
-        return [
-            Edit(self.model.decode(Z_i), reconstruction, latents={"Z_ref": Z_ref, "Z": Z_i}) for Z_i in branches.Z
-        ]
+        return [Edit(self.model.decode(Z_i), reconstruction, latents={"Z_ref": Z_ref, "Z": Z_i}) for Z_i in branches.Z]
 
     def branches(self, Z_ref: Float[Tensor, "c f h w"], source: str, requests: Sequence[Request]) -> Branches:
         """The editing branches where they stopped, or at Z_ref, and the reference branch."""
