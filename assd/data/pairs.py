@@ -11,8 +11,8 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from assd.errors import require
 from assd.data.video import fill, frame_files, read_masks, read_video, to_pixels
+from assd.errors import require
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from assd.diffusion.model import Embeddings, Model
 from assd.diffusion.schedule import to_noise
 from assd.errors import require
 
-Scale: TypeAlias = "float | Sequence[float]"  # w: one for all branches, or one a branch
+Scale: TypeAlias = float | Sequence[float]  # w: one for all branches, or one a branch
 EMPTY = ""
 
 

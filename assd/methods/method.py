@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 from assd.data.pairs import Canvas, Footage
 
-Checkpoint: TypeAlias = "dict[str, Tensor | int | float | str]"
-"""Everything that an interrupted edit needs to go on. Under `step` stands how many of the method's steps are done; the
+Checkpoint: TypeAlias = dict[str, Any]
+"""Everything that an interrupted edit needs to go on: tensors, numbers and texts. Under `step` stands how many of the method's steps are done; the
 other names belong to the method, and nobody else looks into them."""
 
-Advance: TypeAlias = "Callable[[int], None]"
+Advance: TypeAlias = Callable[[int], None]
 
 
 def ignore_progress(step: int) -> None:

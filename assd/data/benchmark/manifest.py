@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assd.data.pairs import DAVIS_FRAMES, davis_masks
-from assd.errors import require
 from assd.data.video import find_video
+from assd.errors import require
 
 MANIFEST_CSV = Path(__file__).with_name("manifest.csv")
 SPLITS = {"core": ("core",), "extended": ("core", "ext")}

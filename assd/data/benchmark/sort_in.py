@@ -7,8 +7,8 @@ from pathlib import Path
 from assd.data.benchmark.fetch import unpacked
 from assd.data.benchmark.manifest import DAVIS, SOURCES, Entry, manifest
 from assd.data.pairs import DAVIS_MASKS, davis_masks
-from assd.errors import require
 from assd.data.video import VIDEO_SUFFIXES, frame_files
+from assd.errors import require
 
 
 def import_clips(root: Path, path: Path) -> list[str]:
