@@ -40,6 +40,9 @@ class Level(NamedTuple):
         return self.alpha * z + self.sigma * eps
 
 
+NO_NOISE = Level(1.0, 0.0)
+
+
 class Split(NamedTuple):
     """A prediction, taken apart: Z_t = alpha x0 + sigma eps."""
 
@@ -92,7 +95,7 @@ class Schedule:
 
     alphas: tuple[float, ...]
     sigmas: tuple[float, ...]
-    final: Level = Level(1.0, 0.0)
+    final: Level = NO_NOISE
     spacing: str = "leading"
     offset: int = 0
 
@@ -107,7 +110,7 @@ class Schedule:
         """Of a diffusion model: alpha_t = sqrt(abar_t), sigma_t = sqrt(1 - abar_t); `config` as diffusers keeps it."""
         abar = alphas_cumprod.double().tolist()
         alphas, sigmas = tuple(a**0.5 for a in abar), tuple((1 - a) ** 0.5 for a in abar)
-        final = Level(1.0, 0.0) if config.get("set_alpha_to_one", True) else Level(alphas[0], sigmas[0])
+        final = NO_NOISE if config.get("set_alpha_to_one", True) else Level(alphas[0], sigmas[0])
         return cls(alphas, sigmas, final, config.get("timestep_spacing", "leading"), config.get("steps_offset", 0))
 
     @classmethod

@@ -10,8 +10,8 @@ from torch import Tensor
 from assd.data.pairs import Canvas, Footage
 
 Checkpoint: TypeAlias = dict[str, Any]
-"""Everything that an interrupted edit needs to go on: tensors, numbers and texts. Under `step` stands how many of the method's steps are done; the
-other names belong to the method, and nobody else looks into them."""
+"""Everything that an interrupted edit needs to go on: tensors, numbers and texts. Under `step` stands how many of the
+method's steps are done; the other names belong to the method, and nobody else looks into them."""
 
 Advance: TypeAlias = Callable[[int], None]
 
@@ -29,10 +29,10 @@ class Request:
     """What one video shall become.
 
     target      the prompt y*
-    options     what the dataset says of this edit alone, such as {"blend_words": "jeep"}; each method names those it reads
+    options     what the dataset says of this edit alone, such as {"blend_words": "jeep"}
     resume      where an interrupted edit stopped; None is the beginning
-    checkpoint  receives a checkpoint, and the curves of the steps since the last one: one dictionary a step, with `step`
-                and whatever the method measures. A checkpoint's tensors are the live ones: who keeps them copies them
+    checkpoint  receives a checkpoint, and the curves of the steps since the last one: one dictionary a step, with
+                `step` and whatever the method measures. A checkpoint's tensors are the live ones: who keeps them copies
     """
 
     target: str

@@ -28,7 +28,7 @@ class Reconstruction:
     model         encodes, decodes and, with inversion, predicts, under the source prompt without guidance
     inversion     whether the latent is inverted to noise and sampled back
     sampling_steps  of the inversion, and as many of sampling
-    network_time  at which time the network is asked while inverting: `target`, as most published editors do, or `source`
+    network_time  at which time the network is asked while inverting: `target` or `source`, see `DDIM`
     """
 
     model: Model
