@@ -1,14 +1,14 @@
-"""Zero-shot video editing by score distillation (arXiv 2406.04888v2).
+"""Zero-shot video editing by score distillation (arXiv 2406.04888v2), and the editors it is compared with.
 
 Axis names, the same in every signature, einops pattern and docstring:
 
     b  batch                      n  frames of one video
     c  channels of a latent       H, W  rows and columns of pixels
-    h, w  rows, columns of a latent
+    f  frames of a latent         h, w  rows and columns of a latent
     l  tokens of a prompt         d  width of a token's embedding
 
-Pixels are float in [-1, 1] inside the core and uint8 RGB at its edges; a latent is already multiplied by its
-autoencoder's scaling factor, so that it has about unit variance.
+A latent has as many frames as its video (f = n) unless its autoencoder compresses time. Pixels are float in [-1, 1]
+inside the core and uint8 RGB at its edges; a latent is already normalised, so that it has about unit variance.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
-"""Frozen latent diffusion models: the interface, where they come from, and the published architectures."""
+"""Networks behind the contract of `assd.diffusion.model`, where they come from, and the published architectures."""
 
-from assd.models.latent_diffusion import LatentDiffusion, unknown_words
-from assd.models.loading import load, resolve_device, resolve_folder
+from assd.models.loading import load, resolve_folder
+from assd.models.unet import LatentDiffusion, unknown_words
 
-__all__ = ["LatentDiffusion", "load", "resolve_device", "resolve_folder", "unknown_words"]
+__all__ = ["LatentDiffusion", "load", "resolve_folder", "unknown_words"]

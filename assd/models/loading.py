@@ -1,6 +1,5 @@
 """Where a model comes from: a folder or hub repository in diffusers' layout, or random weights at a published size."""
 
-import functools
 import importlib.resources
 import inspect
 import json
@@ -19,15 +18,18 @@ from torch import nn
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from assd.data.pairs import Canvas
+from assd.device import resolve_device
 from assd.errors import InputError, require
-from assd.models.latent_diffusion import LatentDiffusion
+from assd.models.store import held
+from assd.models.unet import LatentDiffusion
 
 EMBEDDED = "pkg://"  # a folder inside an installed package, `pkg://assd.shapes/weights`
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
-@functools.lru_cache(maxsize=2)  # one run's two models; of a sweep over models the earlier ones go
+@held
 def load(
     path: str,
     *,
@@ -47,7 +49,7 @@ def load(
     compile: str | None = None,
     height: int | None = None,
     width: int | None = None,
-    num_frames: int = 1,
+    num_frames: int | None = None,
 ) -> LatentDiffusion:
     """A model in diffusers' folder layout; the same arguments give the same object, so it is held once.
 
@@ -83,7 +85,8 @@ def load(
         to_channels_last(parts["unet"])
     if compile:
         parts["unet"].compile(mode=compile)
-    return LatentDiffusion(**parts, height=height, width=width, num_frames=num_frames, device=place)
+    canvas = Canvas(num_frames, height, width) if num_frames and height and width else None
+    return LatentDiffusion(**parts, canvas=canvas, device=place)
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class Repository:
             text_encoder=CLIPTextModel.from_pretrained(folder, subfolder=self.text_encoder, **weights),
             tokenizer=AutoTokenizer.from_pretrained(folder, subfolder="tokenizer", **common),
             scheduler=DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **common),
-            scaling_factor=scaling_factor(AutoencoderKL.load_config(folder, subfolder=self.vae or "vae", **common)),
+            vae_config=complete(AutoencoderKL.load_config(folder, subfolder=self.vae or "vae", **common)),
         )
 
     def how_to_fetch(self) -> str:
@@ -143,10 +146,10 @@ class Repository:
         return f"{offline}\nTo fetch it{size}:\n  {shlex.join(command)}{terms}"
 
 
-def scaling_factor(vae_config: dict[str, Any]) -> float:
-    """As configured; older repositories leave diffusers' default out."""
+def complete(vae_config: dict[str, Any]) -> dict[str, Any]:
+    """An autoencoder's configuration with diffusers' default scaling factor, which older repositories leave out."""
     default = inspect.signature(AutoencoderKL.__init__).parameters["scaling_factor"].default
-    return vae_config.get("scaling_factor", default)
+    return {"scaling_factor": default, **vae_config}
 
 
 def random_parts(folder: str, vae: str | None, precision: torch.dtype) -> dict[str, Any]:
@@ -164,7 +167,7 @@ def random_parts(folder: str, vae: str | None, precision: torch.dtype) -> dict[s
             text_encoder=CLIPTextModel(CLIPTextConfig.from_pretrained(folder, subfolder="text_encoder")),
             tokenizer=clip_tokenizer(),
             scheduler=DDPMScheduler.from_pretrained(folder, subfolder="scheduler"),
-            scaling_factor=scaling_factor(vae_config),
+            vae_config=complete(vae_config),
         )
     finally:
         torch.set_default_dtype(before)
@@ -196,19 +199,3 @@ def resolve_folder(path: str) -> str:
         return path
     package, _, folder = path.removeprefix(EMBEDDED).partition("/")
     return str(Path(str(importlib.resources.files(package))) / folder)
-
-
-def resolve_device(device: str) -> torch.device:
-    """A torch device; `auto` is the GPU where there is one, else the CPU."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    require(
-        re.fullmatch(r"cpu|cuda(:\d+)?", device) is not None,
-        f"device must be auto, cpu, cuda or cuda:<number>; got {device!r}",
-    )
-    chosen = torch.device(device)
-    require(
-        chosen.type == "cpu" or (chosen.index or 0) < torch.cuda.device_count(),
-        f"device is {device!r}, and torch sees {torch.cuda.device_count()} GPUs here: use device=auto or device=cpu",
-    )
-    return chosen

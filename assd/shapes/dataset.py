@@ -2,7 +2,7 @@
 
 import functools
 
-from assd.data import Footage, Prompts, TextVideoPair, check_limit
+from assd.data.pairs import Canvas, Footage, Prompts, TextVideoPair, check_limit
 from assd.errors import require
 from assd.shapes.corpus import ClipPair, clip_pairs, tuning_pair
 from assd.shapes.world import NUM_FRAMES, SIZE, render
@@ -18,26 +18,38 @@ def shapes(
 
     split  `benchmark`, the 30 pairs that tables are made of; `tuning`, 12 others to choose parameters on
     """
-    require(
-        (num_frames, height, width) == (NUM_FRAMES, SIZE, SIZE),
-        f"dataset=shapes has {NUM_FRAMES} frames of {SIZE} x {SIZE} pixels, and the model asks for {num_frames} of "
-        f"{height} x {width}: use model=shapes, or another dataset",
-    )
+    canvas = Canvas(num_frames, height, width)
+    check_canvas(canvas)
     require(split in ("benchmark", "tuning"), f"dataset.split must be benchmark or tuning; got {split!r}")
     check_limit(limit)
     pairs = clip_pairs() if split == "benchmark" else [tuning_pair(index) for index in range(TUNING_PAIRS)]
     return [
         TextVideoPair(
-            pair.id, Prompts(pair.source.caption, pair.target.caption), functools.partial(footage, pair), clip=pair.id
+            pair.id,
+            Prompts(pair.source.caption, pair.target.caption),
+            functools.partial(footage, pair),
+            pair.id,
+            canvas,
         )
         for pair in pairs[:limit]
     ]
 
 
-def footage(pair: ClipPair) -> Footage:
-    """Source frames, the object's exact mask in source and true edit, and the true edit."""
+def check_canvas(canvas: Canvas) -> None:
+    """Raises InputError for any other canvas than the world's own."""
+    require(
+        canvas == Canvas(NUM_FRAMES, SIZE, SIZE),
+        f"dataset=shapes has {NUM_FRAMES} frames of {SIZE} x {SIZE} pixels, and the model asks for {canvas}: "
+        f"use model=shapes, or another dataset",
+    )
+
+
+def footage(pair: ClipPair, canvas: Canvas = Canvas(NUM_FRAMES, SIZE, SIZE)) -> Footage:
+    """Source frames, the object's exact mask in source and true edit, the true edit, and the attributes asked for."""
+    check_canvas(canvas)
     frames, masks = render(pair.source)
     truth, masks_there = render(pair.target)
     changed = pair.edit.split("+")
     changes = "object" if "background" not in changed else "background" if len(changed) == 1 else "everything"
-    return Footage(frames, FPS, masks | masks_there, truth, changes)
+    asked = {attribute: getattr(pair.target, attribute) for attribute in changed}
+    return Footage(frames, FPS, masks | masks_there, truth, changes, asked)

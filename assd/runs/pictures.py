@@ -10,7 +10,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from assd.data import Prompts
+from assd.data.pairs import Prompts
+from assd.files import aside
 
 INK, PAPER, QUIET = (24, 26, 32), (255, 255, 255), (110, 116, 128)
 PANEL_HEIGHT = 96  # of a frame in a filmstrip
@@ -105,7 +106,6 @@ def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """A PNG file, written aside and renamed."""
-    partial = path.with_suffix(".partial.png")
-    image.save(partial, optimize=True)
-    partial.replace(path)
+    """A PNG file."""
+    with aside(path) as partial:
+        image.save(partial, optimize=True)

@@ -16,7 +16,7 @@ class Draw:
     """What is random in one optimisation step: a timestep and a standard normal noise, shared by all branches."""
 
     t: int
-    eps: Float[Tensor, "c n h w"]
+    eps: Float[Tensor, "c f h w"]
 
 
 def generator(*key: object) -> torch.Generator:
@@ -25,7 +25,7 @@ def generator(*key: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def draw_step(seed: int, clip: str, step: int, like: Float[Tensor, "c n h w"], timesteps: Sequence[int]) -> Draw:
+def draw_step(seed: int, clip: str, step: int, like: Float[Tensor, "c f h w"], timesteps: Sequence[int]) -> Draw:
     """The draw of one step: t uniform over the integers first..last, eps ~ N(0, I) shaped and placed like `like`.
 
     Drawn on the CPU, so that it is the same on every device.

@@ -4,15 +4,15 @@ import csv
 import functools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from assd.data.video import fill, frame_files, read_masks, read_video, to_pixels
 from assd.errors import require
-from assd.video import fill, frame_files, read_masks, read_video, to_pixels
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +28,28 @@ CHANGES = ("object", "background", "everything")
 
 
 @dataclass(frozen=True)
+class Canvas:
+    """The length and size at which a video is edited or scored, in frames and pixels."""
+
+    num_frames: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.num_frames} frames of {self.width} x {self.height}"
+
+
+@dataclass(frozen=True)
 class Footage:
-    """A source video at the model's size, and what is known of it.
+    """A source video on a canvas, and what is known of it.
 
     frames   pixels in [-1, 1]
     fps      frames per second at which `frames` last as long as the original
     masks    the object's mask, where the dataset has one; where the true edit is known, united with the object's there
     truth    the true edit, where it is known (the embedded world)
     changes  what the target prompt changes: `object`, `background` or `everything`. What is to stay follows from it
+    asked    in the embedded world, the attributes that the edit gives a new value, such as {"colour": "green"}; else
+             None: nobody can read them off the pixels
     """
 
     frames: Float[Tensor, "n 3 H W"]
@@ -43,29 +57,33 @@ class Footage:
     masks: Bool[Tensor, "n H W"] | None = None
     truth: Float[Tensor, "n 3 H W"] | None = None
     changes: str = "object"
+    asked: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class TextVideoPair:
     """A video and its prompts.
 
-    id    names the pair in the run directory
-    read  the video; raises InputError, of which NotHereError leaves the pair out without being a failure
-    clip  the source video's name, which seeds the noise: edits of one clip see the same
+    id       names the pair in the run directory
+    read     the video on a canvas; raises InputError, of which NotHereError leaves the pair out without being a failure
+    clip     the source video's name, which seeds the noise: edits of one clip see the same
+    canvas   the canvas on which edits by all methods are scored; a method may edit on another one
+    options  what a method may want to know of this edit alone, such as {"blend_words": "jeep"}
     """
 
     id: str
     prompts: Prompts
-    read: Callable[[], Footage]
+    read: Callable[[Canvas], Footage]
     clip: str
+    canvas: Canvas
+    options: dict[str, str] = field(default_factory=dict)
 
 
-def file_footage(
-    path: Path, masks: Path | None, num_frames: int, height: int, width: int, changes: str = "object"
-) -> Footage:
+def file_footage(path: Path, masks: Path | None, changes: str, canvas: Canvas) -> Footage:
     """A video file or a folder of frames; `masks` a folder of DAVIS annotations."""
-    source = read_video(path, num_frames)
-    fitted = fill(read_masks(masks, num_frames)[:, None].float(), height, width)[:, 0] >= 0.5 if masks else None
+    count, height, width = canvas.num_frames, canvas.height, canvas.width
+    source = read_video(path, count)
+    fitted = fill(read_masks(masks, count)[:, None].float(), height, width)[:, 0] >= 0.5 if masks else None
     return Footage(to_pixels(source.frames, height, width), source.fps, fitted, changes=changes)
 
 
@@ -74,9 +92,9 @@ def video(
 ) -> list[TextVideoPair]:
     """One's own video: a file or a folder of frames."""
     prompts = Prompts(source_prompt, target_prompt)
-    read = functools.partial(file_footage, Path(path), None, num_frames, height, width)
+    read = functools.partial(file_footage, Path(path), None, "object")
     name = Path(path).resolve().stem or "video"
-    return [TextVideoPair(name, prompts, read, clip=name)]
+    return [TextVideoPair(name, prompts, read, name, Canvas(num_frames, height, width))]
 
 
 PROMPTS_CSV = "prompts.csv"
@@ -90,6 +108,7 @@ def folder(path: str, num_frames: int, height: int, width: int, limit: int | Non
     `video` is a file or a folder of frames below `path`. Of DAVIS, `path` may be the root: `video` is then a sequence's
     name, its frames lie in JPEGImages/480p/<name> and its masks in Annotations/480p/<name>. A column `changes` may say
     what an edit changes, `object` (where it is empty), `background` or `everything`, for the metrics that use masks.
+    Any other column is an option of the edit, which the methods that know its name read.
     """
     root = Path(path)
     table = root / PROMPTS_CSV
@@ -101,7 +120,8 @@ def folder(path: str, num_frames: int, height: int, width: int, limit: int | Non
         empty = [name for name in COLUMNS if not row.get(name)]
         require(not empty, f"{table}, row {number}: {', '.join(empty)} is empty or missing, of {', '.join(COLUMNS)}")
     check_limit(limit)
-    return [row_pair(root, i, row, num_frames, height, width) for i, row in enumerate(rows[:limit], start=1)]
+    canvas = Canvas(num_frames, height, width)
+    return [row_pair(root, number, row, canvas) for number, row in enumerate(rows[:limit], start=1)]
 
 
 def check_limit(limit: int | None) -> None:
@@ -109,7 +129,7 @@ def check_limit(limit: int | None) -> None:
     require(limit is None or limit >= 1, f"dataset.limit must be >= 1, or null for all pairs; got {limit}")
 
 
-def row_pair(root: Path, number: int, row: dict[str, str], num_frames: int, height: int, width: int) -> TextVideoPair:
+def row_pair(root: Path, number: int, row: dict[str, str], canvas: Canvas) -> TextVideoPair:
     """The pair of one row of `prompts.csv`; its id is the row's number and the video's name.
 
     Raises InputError where it says of something unknown that it changes.
@@ -123,8 +143,9 @@ def row_pair(root: Path, number: int, row: dict[str, str], num_frames: int, heig
     source, davis = root / row["video"], root / DAVIS_FRAMES / row["video"]
     if not source.exists() and davis.is_dir():
         source = davis
-    read = functools.partial(file_footage, source, davis_masks(root, source), num_frames, height, width, changes)
-    return TextVideoPair(f"{number:02d}-{source.stem}", prompts, read, clip=row["video"])
+    read = functools.partial(file_footage, source, davis_masks(root, source), changes)
+    options = {key: value for key, value in row.items() if key not in (*COLUMNS, "changes") and value}
+    return TextVideoPair(f"{number:02d}-{source.stem}", prompts, read, row["video"], canvas, options)
 
 
 def davis_masks(root: Path, frames: Path) -> Path | None:

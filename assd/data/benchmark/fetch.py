@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from assd.data import DAVIS_FRAMES, DAVIS_MASKS
+from assd.data.pairs import DAVIS_FRAMES, DAVIS_MASKS
 from assd.errors import InputError, require
 
 DAVIS_URL = "https://data.vision.ee.ethz.ch/jpont/davis/DAVIS-2017-trainval-480p.zip"

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from assd.errors import InputError, require
+from assd.files import aside
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".avi", ".mov", ".mkv")
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -154,16 +155,14 @@ def write_video(path: Path, frames: UInt8[Tensor, "n H W 3"], fps: float) -> Non
     An mp4 of odd size loses one row or column.
     """
     encoding = ENCODINGS[path.suffix]
-    partial = path.with_suffix(f".partial{path.suffix}")
     height, width = (size // encoding.multiple * encoding.multiple for size in frames.shape[1:3])
-    with av.open(str(partial), "w", options=encoding.container_options) as container:
+    with aside(path) as partial, av.open(str(partial), "w", options=encoding.container_options) as container:
         stream = container.add_stream(encoding.codec, rate=Fraction(fps).limit_denominator(1000))
         stream.width, stream.height, stream.pix_fmt = width, height, encoding.pixels
         stream.options = encoding.codec_options
         for frame in frames[:, :height, :width].contiguous().numpy():
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    partial.replace(path)
 
 
 def write_frames(folder: Path, frames: Iterable[Tensor]) -> None:

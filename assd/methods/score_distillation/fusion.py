@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,23 +9,23 @@ import torch
 from diffusers.models.attention_processor import Attention
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from assd.diffusion.attention import layer, processors_on
+from assd.diffusion.model import Model
 from assd.errors import require
-
-DECODER_SELF_ATTENTION = re.compile(r"up_blocks\.\d+\.attentions\.\d+\.transformer_blocks\.\d+\.attn1\.processor")
 
 
 @dataclass(frozen=True)
 class WeightedAttentionFusion:
-    """A context manager over a video U-Net, `with fusion(unet, branches): ...`, whose batch is (half, branch).
+    """A context manager over a video model, `with fusion(model, branches): ...`, whose batch is (half, branch).
 
     The last branch is the reference; those before it, one or more, are edits.
 
     lam     lambda, share of the reference attention, in [0, 1]; 0 is the unmodified network
     layers  k, how many of the decoder's spatial self-attentions are replaced, counted from the output
 
-    Temporal attention (`temp_attentions`) and cross-attention are left alone, and so is the reference branch.
+    Temporal attention and cross-attention are left alone, and so is the reference branch.
     """
 
     lam: float
@@ -37,21 +36,20 @@ class WeightedAttentionFusion:
         require(self.layers >= 1, f"layers must be >= 1 (attention=none turns fusion off); got {self.layers}")
 
     @contextlib.contextmanager
-    def __call__(self, unet: nn.Module, branches: int) -> Iterator[None]:
+    def __call__(self, model: Model, branches: int) -> Iterator[None]:
         """Puts the fusion on the last `layers` layers; on exit, also after an error, the old processors are back."""
-        original = unet.attn_processors
-        names = [name for name in original if DECODER_SELF_ATTENTION.fullmatch(name)]
+        names = model.layers.decoder_self_attention
         require(
             self.layers <= len(names),
             f"layers must be at most {len(names)}, the number of spatial self-attentions in this U-Net's decoder; "
             f"got {self.layers}",
         )
-        fused = {name: fused_attention(self.lam, branches, original[name]) for name in names[-self.layers :]}
-        unet.set_attn_processor(original | fused)
-        try:
+        fused = {
+            name: fused_attention(self.lam, branches, layer(model.network, name).processor)
+            for name in names[-self.layers :]
+        }
+        with processors_on(model.network, fused):
             yield
-        finally:
-            unet.set_attn_processor(original)
 
 
 @dataclass(eq=False)
@@ -99,6 +97,6 @@ fused_attention = functools.cache(FusedAttention)  # one object for one layer: t
 
 
 @contextlib.contextmanager
-def unmodified(unet: nn.Module, branches: int) -> Iterator[None]:
+def unmodified(model: Model, branches: int) -> Iterator[None]:
     """No fusion: each branch sees itself alone."""
     yield

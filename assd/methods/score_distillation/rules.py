@@ -23,8 +23,8 @@ from assd.errors import require
 class Score(NamedTuple):
     """A gradient on Z, and where a rule has one the mask of the elements whose reference it smoothed."""
 
-    gradient: Float[Tensor, "*b c n h w"]
-    mask: Bool[Tensor, "*b c n h w"] | None = None
+    gradient: Float[Tensor, "*b c f h w"]
+    mask: Bool[Tensor, "*b c f h w"] | None = None
 
 
 @runtime_checkable
@@ -32,7 +32,7 @@ class ScoreRule(Protocol):
     """A pure function of predicted noises."""
 
     def __call__(
-        self, e: Float[Tensor, "*b c n h w"], r: Float[Tensor, "c n h w"], eps: Float[Tensor, "c n h w"]
+        self, e: Float[Tensor, "*b c f h w"], r: Float[Tensor, "c f h w"], eps: Float[Tensor, "c f h w"]
     ) -> Score:
         """The gradient on Z."""
         ...
@@ -43,7 +43,7 @@ class SDS:
     """Score distillation sampling (DreamFusion): g = e - eps. No reference branch."""
 
     def __call__(
-        self, e: Float[Tensor, "*b c n h w"], r: Float[Tensor, "c n h w"], eps: Float[Tensor, "c n h w"]
+        self, e: Float[Tensor, "*b c f h w"], r: Float[Tensor, "c f h w"], eps: Float[Tensor, "c f h w"]
     ) -> Score:
         return Score(e - eps)
 
@@ -53,7 +53,7 @@ class VideoDDS:
     """The delta denoising score on video, loss Eq. 4 with gradient Eq. 5: g = e - r."""
 
     def __call__(
-        self, e: Float[Tensor, "*b c n h w"], r: Float[Tensor, "c n h w"], eps: Float[Tensor, "c n h w"]
+        self, e: Float[Tensor, "*b c f h w"], r: Float[Tensor, "c f h w"], eps: Float[Tensor, "c f h w"]
     ) -> Score:
         return Score(e - r)
 
@@ -77,13 +77,13 @@ class ASSD:
         )
 
     def __call__(
-        self, e: Float[Tensor, "*b c n h w"], r: Float[Tensor, "c n h w"], eps: Float[Tensor, "c n h w"]
+        self, e: Float[Tensor, "*b c f h w"], r: Float[Tensor, "c f h w"], eps: Float[Tensor, "c f h w"]
     ) -> Score:
         m = adaptive_mask(e, r, self.tau)
         return Score(e - torch.where(m, smooth(r, self.gamma), r), m)
 
 
-def smooth(r: Float[Tensor, "c n h w"], gamma: float) -> Float[Tensor, "c n h w"]:
+def smooth(r: Float[Tensor, "c f h w"], gamma: float) -> Float[Tensor, "c f h w"]:
     """The sliding time-window, Eq. 6: Smooth(r)^i = g1 r^(i-1) + g0 r^i + g1 r^(i+1), g0 = gamma, g1 = (1 - g0) / 2.
 
     Open in the paper: the first and last frame. Here the edge frame is repeated, which keeps the sum of weights at 1.
@@ -94,8 +94,8 @@ def smooth(r: Float[Tensor, "c n h w"], gamma: float) -> Float[Tensor, "c n h w"
 
 
 def adaptive_mask(
-    e: Float[Tensor, "*b c n h w"], r: Float[Tensor, "c n h w"], tau: float
-) -> Bool[Tensor, "*b c n h w"]:
+    e: Float[Tensor, "*b c f h w"], r: Float[Tensor, "c f h w"], tau: float
+) -> Bool[Tensor, "*b c f h w"]:
     """The adaptive mask, Eq. 7: m = 1 where |e - r| < max over frames of |e - r| - tau, else 0.
 
     The maximum runs over time alone, so each channel, row and column has its own, and m is decided per element and

@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from assd.benchmark.fetch import DAVIS_URL, fetch_davis
-from assd.benchmark.manifest import SOURCES, SPLITS, data_root, manifest
-from assd.benchmark.sort_in import import_clips
+from assd.data.benchmark.fetch import DAVIS_URL, fetch_davis
+from assd.data.benchmark.manifest import SOURCES, SPLITS, data_root, manifest
+from assd.data.benchmark.sort_in import import_clips
 from assd.errors import one_sentence
 
 console = Console()

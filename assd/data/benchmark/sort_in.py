@@ -4,11 +4,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from assd.benchmark.fetch import unpacked
-from assd.benchmark.manifest import DAVIS, SOURCES, Entry, manifest
-from assd.data import DAVIS_MASKS, davis_masks
+from assd.data.benchmark.fetch import unpacked
+from assd.data.benchmark.manifest import DAVIS, SOURCES, Entry, manifest
+from assd.data.pairs import DAVIS_MASKS, davis_masks
+from assd.data.video import VIDEO_SUFFIXES, frame_files
 from assd.errors import require
-from assd.video import VIDEO_SUFFIXES, frame_files
 
 
 def import_clips(root: Path, path: Path) -> list[str]:

@@ -5,9 +5,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from assd.data import DAVIS_FRAMES, davis_masks
+from assd.data.pairs import DAVIS_FRAMES, davis_masks
+from assd.data.video import find_video
 from assd.errors import require
-from assd.video import find_video
 
 MANIFEST_CSV = Path(__file__).with_name("manifest.csv")
 SPLITS = {"core": ("core",), "extended": ("core", "ext")}

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from assd.data import TextVideoPair
+from assd.data.pairs import TextVideoPair
 from assd.errors import require
-from assd.rundir import write_text
+from assd.files import write_text
 
 log = logging.getLogger(__name__)
 MODES = ("offline", "online", "disabled")

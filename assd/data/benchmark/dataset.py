@@ -3,8 +3,8 @@
 import functools
 from pathlib import Path
 
-from assd.benchmark.manifest import SOURCES, Entry, data_root, manifest
-from assd.data import Footage, Prompts, TextVideoPair, check_limit, file_footage
+from assd.data.benchmark.manifest import SOURCES, Entry, data_root, manifest
+from assd.data.pairs import Canvas, Footage, Prompts, TextVideoPair, check_limit, file_footage
 from assd.errors import NotHereError, require
 
 
@@ -24,17 +24,17 @@ def benchmark(
     )
     pairs = []
     for entry in entries[:limit]:
-        read = functools.partial(read_entry, entry, folder, num_frames, height, width)
-        prompts = Prompts(entry.source_prompt, entry.target_prompt)
-        pairs.append(TextVideoPair(f"{entry.id}-{entry.clip}", prompts, read, clip=entry.identifier))
+        read = functools.partial(read_entry, entry, folder)
+        prompts, canvas = Prompts(entry.source_prompt, entry.target_prompt), Canvas(num_frames, height, width)
+        pairs.append(TextVideoPair(f"{entry.id}-{entry.clip}", prompts, read, entry.identifier, canvas))
     return pairs
 
 
-def read_entry(entry: Entry, root: Path, num_frames: int, height: int, width: int) -> Footage:
+def read_entry(entry: Entry, root: Path, canvas: Canvas) -> Footage:
     """The clip of one entry, with DAVIS's masks where they lie beside it. Raises NotHereError and InputError."""
     path = entry.locate(root)
     if path is None:
         raise NotHereError(
             f"{entry.source} clip {entry.identifier} is not in {root}: {SOURCES[entry.source].to_be_had}"
         )
-    return file_footage(path, entry.masks(root), num_frames, height, width, entry.changes)
+    return file_footage(path, entry.masks(root), entry.changes, canvas)

@@ -1,0 +1,1 @@
+"""What is edited: text-video pairs, videos in and out, and the benchmark."""

@@ -1,0 +1,1 @@
+"""The mathematics of diffusion models that no editing method owns."""

@@ -1,0 +1,1 @@
+"""Editing methods: siblings behind one contract, `assd.methods.method.Method`."""

@@ -1,0 +1,44 @@
+"""Checkpoints on disk: tensors and numbers in one safetensors file, from which no code can be loaded."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from assd.errors import InputError
+from assd.files import aside
+from assd.methods.method import Checkpoint
+
+NUMBERS, IDENTITY = "numbers", "identity"  # the file's metadata
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint, identity: dict) -> None:
+    """Writes a checkpoint and what it belongs to."""
+    tensors = {key: own(value) for key, value in checkpoint.items() if isinstance(value, Tensor)}
+    numbers = {key: value for key, value in checkpoint.items() if not isinstance(value, Tensor)}
+    metadata = {NUMBERS: json.dumps(numbers), IDENTITY: json.dumps(identity)}
+    with aside(path) as partial:
+        save_file(tensors, partial, metadata)
+
+
+def own(tensor: Tensor) -> Tensor:
+    """A copy on the CPU that shares its memory with nothing."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def read_checkpoint(path: Path) -> tuple[Checkpoint, dict]:
+    """The checkpoint, on the CPU, and what it belongs to. Raises InputError for a damaged file, which it names."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dictionary)
+        checkpoint = {**tensors, **json.loads(metadata[NUMBERS])}
+        identity = json.loads(metadata[IDENTITY])
+        checkpoint["step"] = int(checkpoint["step"])
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path} is no whole checkpoint ({type(error).__name__}: {error}): remove it, and the pair begins anew"
+        ) from error
+    return checkpoint, identity

@@ -1,0 +1,47 @@
+"""What a later reader needs to repeat a run: the command, the code and the machine."""
+
+import datetime
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "hydra-core",
+    "omegaconf",
+    "av",
+    "numpy",
+    "open_clip_torch",
+    "torchmetrics",
+    "opencv-python-headless",
+    "scipy",
+)
+
+
+def environment(device: torch.device) -> dict:
+    """Command, commit, date, versions and device."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "command": sys.argv,
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {package: importlib.metadata.version(package) for package in PACKAGES},
+        "device": {"type": device.type, "name": name, "cpu_threads": torch.get_num_threads()},
+    }
+
+
+def commit() -> str | None:
+    """The clone's commit, `-dirty` with uncommitted changes; None when this is no clone."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,51 @@
+"""One writer at a time: a lock in the run directory, which the system releases when its holder dies."""
+
+import contextlib
+import json
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from assd.errors import InputError
+from assd.files import write_json
+
+LOCK, WRITER_JSON = ".lock", ".writer.json"
+
+
+@contextlib.contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Within it no other program may write into the run directory.
+
+    Raises InputError when another one does already, which says who.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, writer = FileLock(folder / LOCK), folder / WRITER_JSON
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{folder} is being written by {holder(writer)}: wait until it ends, or give this run another folder "
+            f"with output=..."
+        ) from None
+    try:
+        job = os.environ.get("SLURM_JOB_ID")
+        write_json(writer, {"host": socket.gethostname(), "process": os.getpid(), "command": sys.argv, "job": job})
+        yield
+    finally:
+        writer.unlink(missing_ok=True)
+        lock.release()
+
+
+def holder(writer: Path) -> str:
+    """Who holds the lock, for a person."""
+    try:
+        said = json.loads(writer.read_text(encoding="utf-8"))
+        job = f" (Slurm job {said['job']})" if said["job"] else ""
+        return f"process {said['process']} on {said['host']}{job}, `{shlex.join(said['command'])}`"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another program"

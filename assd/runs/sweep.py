@@ -1,0 +1,52 @@
+"""sweep.json: which runs a multirun has made, by their overrides. Jobs anywhere on a cluster add themselves to it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock
+
+from assd.errors import InputError
+from assd.files import write_json
+
+SWEEP_JSON = "sweep.json"
+
+
+def begin_sweep(folder: Path, overrides: Sequence[str]) -> None:
+    """Starts the list of a sweep's runs anew; `overrides` are the multirun's own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder):
+        write_json(folder / SWEEP_JSON, {"overrides": list(overrides), "runs": {}})
+
+
+def add_run(folder: Path, run: str, overrides: Sequence[str]) -> None:
+    """Adds a run, a folder below `folder`, with the overrides that set it apart."""
+    with lock(folder):
+        sweep = read_sweep(folder)
+        sweep["runs"][run] = list(overrides)
+        write_json(folder / SWEEP_JSON, sweep)
+
+
+def sweep_runs(folder: Path) -> list[Path]:
+    """The directories of a sweep's runs that have begun, by name; none where `folder` holds no sweep."""
+    return sorted(folder / run for run in read_sweep(folder)["runs"])
+
+
+def read_sweep(folder: Path) -> dict:
+    """sweep.json, or a sweep without runs. Raises InputError for a damaged file, which it names."""
+    file = folder / SWEEP_JSON
+    if not file.is_file():
+        return {"overrides": [], "runs": {}}
+    try:
+        sweep = json.loads(file.read_text(encoding="utf-8"))
+        names = [Path(run).name == run for run in sweep["runs"]]
+        if not all(names):
+            raise ValueError("a run's name leads out of the folder")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is damaged ({error}): remove it, and start the sweep again") from error
+    return sweep
+
+
+def lock(folder: Path) -> FileLock:
+    """Held for as long as it takes to change sweep.json."""
+    return FileLock(folder / ".sweep.lock", timeout=60)
