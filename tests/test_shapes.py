@@ -1,48 +1,110 @@
 """The embedded world: its clips, its pairs, its judge, its training, and the models that come with it."""
 
 import random
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
 from assd.models import load
-from assd.shapes import train
-from assd.shapes.check import alternatives, autoencoder_psnr, check_clip
-from assd.shapes.corpus import Corpus, clip, clip_pairs, directed_clips, held_out_captions
+from assd.shapes import fit, networks, stages
+from assd.shapes.corpus import Corpus, clip, clip_pairs, directed_clips, held_out_captions, tuning_pair
+from assd.shapes.dataset import footage
 from assd.shapes.judge import judge, judge_motion, judge_shape
-from assd.shapes.networks import autoencoder
-from assd.shapes.world import ATTRIBUTES, Clip, draw_clip, render, visible
-from evaluation.clip import ClipScorer
+from assd.shapes.world import ATTRIBUTES, KINDS, SIZE, Bystander, Clip, draw_clip, in_every_direction, render, visible
+from evaluation.metrics.clip import ClipScorer
+from experiments.check_shapes import alternatives, autoencoder_psnr, check_clip, edge_f1
 
 WEIGHTS = "pkg://assd.shapes/weights"
 CLIP = Clip("red", "star", "left", "sand", radius=0.33, x=0.0, y=0.1, travel=0.7, texture=3)
 
 
-def test_a_colour_edit_changes_only_the_object():
-    """The true edit keeps texture, size, position and speed: outside the object's soft rim no pixel changes."""
-    source, mask = render(CLIP)
-    target, target_mask = render(CLIP.edited(colour="blue"))
-    near = torch.nn.functional.max_pool2d(mask[:, None].float(), 9, 1, 4)[:, 0] > 0
-    changed = (source != target).any(1)
-    assert torch.equal(mask, target_mask)
+THERE = Bystander("black", "square", radius=0.16, x=-0.6, y=-0.6)
+
+
+def grown(mask, pixels):
+    """The mask and everything within so many pixels."""
+    return torch.nn.functional.max_pool2d(mask[:, None].float(), 2 * pixels + 1, 1, pixels)[:, 0] > 0
+
+
+@pytest.mark.parametrize("extras", [{}, {"bystander": THERE}, {"pan": (0.2, -0.3)}], ids=KINDS)
+@pytest.mark.parametrize("edit", [{"colour": "blue"}, {"shape": "circle"}])
+def test_an_edit_changes_only_the_object_and_its_shadow(extras, edit):
+    """The true edit keeps texture, size, place, speed, camera and bystander: far from the object no pixel changes."""
+    source = render(replace(CLIP, **extras))
+    target = render(replace(CLIP, **extras, **edit))
+    near = grown(source.masks | target.masks, 11)  # as far as the shadow of a tip reaches
+    changed = (source.frames != target.frames).any(1)
     assert not (changed & ~near).any()
-    assert changed[mask].all()
+    assert changed.any()
+    assert torch.equal(source.bystander, target.bystander)
+    if "colour" in edit:
+        assert torch.equal(source.masks, target.masks)
+        assert changed[source.masks].all()
+        assert not (changed & ~grown(source.masks, 4)).any()  # the shadow stays as well
 
 
-def test_a_background_edit_keeps_the_object():
-    """Well inside the object the true edit of a background changes nothing."""
-    source, mask = render(CLIP)
-    target, _ = render(CLIP.edited(background="snow"))
-    inside = -torch.nn.functional.max_pool2d(-mask[:, None].float(), 5, 1, 2)[:, 0] > 0
-    assert inside.any()
-    assert torch.equal(source.movedim(1, -1)[inside], target.movedim(1, -1)[inside])
+def test_a_background_edit_keeps_the_objects():
+    """Well inside the object and the bystander the true edit of a background changes nothing."""
+    source = render(replace(CLIP, bystander=THERE))
+    target = render(replace(CLIP, bystander=THERE, background="snow"))
+    for mask in (source.masks, source.bystander):
+        inside = ~grown(~mask, 2)
+        assert inside.any(0).any(0).any()
+        assert torch.equal(source.frames.movedim(1, -1)[inside], target.frames.movedim(1, -1)[inside])
+
+
+def test_the_shadow_lies_below():
+    """Just below the object its background is darker than without it, above it is not."""
+    empty = render(replace(CLIP, x=9.0)).frames
+    c = replace(CLIP, shape="square", x=0.0, y=0.0, travel=0.0, radius=0.3)
+    darker = (empty - render(c).frames).mean(1)[0]
+    below, above = round((0.3 * 0.88 + 1) * SIZE / 2) + 2, round((-0.3 * 0.88 + 1) * SIZE / 2) - 3
+    assert darker[below, SIZE // 2] > 0.1
+    assert darker[above, SIZE // 2].abs() < 1e-6
+
+
+def test_the_camera_pans_by_the_stated_amount():
+    """The background moves by `pan`, here by whole pixels a frame, and the object not with it."""
+    pixels = 7 * 2 / SIZE  # over seven steps, one a frame
+    still, panned = render(CLIP), render(replace(CLIP, pan=(pixels, -pixels)))
+    assert torch.equal(still.masks, panned.masks)
+    first, last = panned.frames[0], panned.frames[-1]
+    free = ~(grown(panned.masks, 8)[0, 7:, :-7] | grown(panned.masks, 8)[-1, :-7, 7:])
+    assert (first[:, 7:, :-7] - last[:, :-7, 7:]).abs().amax(0)[free].max() < 1e-5
+    assert (still.frames[0] == still.frames[-1]).all(0)[~grown(still.masks, 8)[[0, -1]].any(0)].all()
+
+
+def test_bystanders_stay_clear_of_the_object():
+    """Smaller, of another colour, visible, inside the frame, and never where the object or its shadow passes."""
+    rng = random.Random("bystander")
+    for _ in range(40):
+        c = draw_clip(rng, "bystander")
+        assert c.bystander.colour != c.colour
+        assert visible(c.bystander.colour, c.background)
+        for variant in in_every_direction(c):
+            rendering = render(variant)
+            assert not (grown(rendering.masks, 1) & rendering.bystander).any()
+            assert rendering.bystander.sum() < 0.7 * rendering.masks.sum()
+            border = torch.ones_like(rendering.bystander)
+            border[:, 1:-1, 1:-1] = False
+            assert not (rendering.bystander & border).any()
+
+
+def test_kinds_are_drawn_in_thirds_and_exclude_one_another():
+    """A bystander and a moving camera never come together."""
+    drawn = [clip("train", index) for index in range(600)]
+    for kind in KINDS:
+        assert 150 < sum(c.kind == kind for c in drawn) < 250
+    assert not any(c.bystander and any(c.pan) for c in drawn)
 
 
 @pytest.mark.parametrize("motion", ATTRIBUTES["motion"])
 @pytest.mark.parametrize("shape", ATTRIBUTES["shape"])
 def test_masks_show_shape_and_motion(shape, motion):
     """The object goes where the caption says, in the shape that it says, within the frame."""
-    _, masks = render(CLIP.edited(shape=shape, motion=motion))
+    masks = render(CLIP.edited(shape=shape, motion=motion)).masks
     assert judge_motion(masks.float()) == motion
     assert judge_shape(masks.float()) == shape
     border = torch.ones_like(masks)
@@ -54,7 +116,7 @@ def test_drawn_objects_stay_in_the_frame():
     """Whatever is drawn, at most a corner's rim touches the border."""
     rng = random.Random("frame")
     for _ in range(100):
-        _, masks = render(draw_clip(rng))
+        masks = render(draw_clip(rng)).masks
         assert masks[:, [0, -1]].sum() + masks[:, :, [0, -1]].sum() <= masks.sum() * 0.01
 
 
@@ -77,6 +139,34 @@ def test_the_thirty_pairs():
         assert visible(pair.target.colour, pair.target.background)
 
 
+def test_the_pairs_have_three_kinds():
+    """Ten of each kind, in every kind of edit alike; a bystander can be told from both objects on both backgrounds."""
+    for kind in KINDS:
+        edits = ["two" if "+" in pair.edit else pair.edit for pair in clip_pairs() if pair.source.kind == kind]
+        assert Counter(edits) == {"colour": 3, "shape": 3, "background": 2, "two": 2}
+    for pair in (*clip_pairs(), *(tuning_pair(index) for index in range(12))):
+        if there := pair.source.bystander:
+            assert there.colour not in {pair.source.colour, pair.target.colour}
+            assert visible(there.colour, pair.source.background)
+            assert visible(there.colour, pair.target.background)
+
+
+def test_tuning_pairs_have_every_edit_in_every_kind():
+    """Twelve neighbours, twelve combinations; none has a caption of the thirty."""
+    pairs = [tuning_pair(index) for index in range(12)]
+    assert len({(pair.edit, pair.source.kind) for pair in pairs}) == 12
+    assert not {c.caption for pair in pairs for c in (pair.source, pair.target)} & held_out_captions()
+
+
+def test_footage_says_what_must_stay():
+    """A bystander's mask where one is, away from the object's; the asked attributes are the target's."""
+    for pair in clip_pairs()[:12]:
+        seen = footage(pair)
+        assert (seen.bystander is not None) == (pair.source.kind == "bystander")
+        assert seen.bystander is None or not (seen.bystander & seen.masks).any()
+        assert seen.asked == {name: getattr(pair.target, name) for name in pair.edit.split("+")}
+
+
 def test_pairs_are_held_out_of_training():
     """No training or validation clip has the caption of a pair's source or target."""
     drawn = {clip(split, index).caption for split in ("train", "validation") for index in range(2000)}
@@ -87,9 +177,9 @@ def test_pairs_are_held_out_of_training():
 def test_the_judge_reads_rendered_clips():
     """The judge of generated clips is right about clips whose attributes are known, also blurred and noisy ones."""
     torch.manual_seed(0)
-    for index in range(24):
+    for index in range(30):
         c = clip("validation", index)
-        frames, _ = render(c)
+        frames = render(c).frames
         blurred = torch.nn.functional.avg_pool2d(frames, 3, 1, 1) + 0.05 * torch.randn_like(frames)
         expected = {attribute: getattr(c, attribute) for attribute in ATTRIBUTES}
         assert judge(frames) == expected
@@ -105,21 +195,22 @@ def test_training_clips_come_in_every_direction():
         assert {c.motion for c in group} == {every[caption] for caption in every.keys() - held_out_captions()}
         assert len({c.edited(motion="up").caption + str((c.texture, c.travel)) for c in group}) == 1
         for c in group:
-            mask = render(c)[1]
+            mask = render(c).masks
             assert mask[:, [0, -1]].sum() + mask[:, :, [0, -1]].sum() <= mask.sum() * 0.01
     assert not {c.caption for c in clips} & held_out_captions()
 
 
 def test_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch):
     """A stage that dies and starts again draws the batches and keeps the averages that the unbroken one would have."""
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(fit, "faster_precision", lambda stage, device: torch.float32)
     corpus = Corpus.render(directed_clips("train", 8))
     device = torch.device("cpu")
 
-    def fit(folder, dies_at=None):
+    def trained(folder, dies_at=None):
         torch.manual_seed(0)
-        vae = autoencoder()
-        stage = train.autoencoder_stage(vae, corpus, device, steps=6, batch=2)
+        vae = networks.autoencoder()
+        stage = stages.autoencoder_stage(vae, corpus, device, steps=6, batch=2)
         healthy, calls = stage.loss, []
 
         def loss(draw, step):
@@ -130,14 +221,44 @@ def test_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch):
 
         stage.loss = loss
         folder.mkdir(exist_ok=True)
-        train.fit(stage, folder, device)
+        fit.fit(stage, folder, device)
         return vae.state_dict()
 
-    unbroken = fit(tmp_path / "unbroken")
+    unbroken = trained(tmp_path / "unbroken")
     with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "broken", dies_at=4)
-    resumed = fit(tmp_path / "broken")
+        trained(tmp_path / "broken", dies_at=4)
+    resumed = trained(tmp_path / "broken")
     assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+
+
+def test_the_control_net_starts_without_influence():
+    """Its last convolutions are zero, and its edge convolutions end at the latents' size."""
+    torch.manual_seed(0)
+    image = networks.image_unet()
+    network = networks.control_net(image)
+    down, mid = network(
+        torch.randn(2, 6, 16, 16), 10, torch.randn(2, 12, 64), torch.rand(2, 3, 64, 64), return_dict=False
+    )
+    assert not any(part.any() for part in (*down, mid))
+
+
+def test_the_video_unet_starts_as_the_small_image_unet():
+    """Applied to each frame alone, whatever the other frames are."""
+    torch.manual_seed(0)
+    image = networks.small_image_unet().eval()
+    z, words = torch.randn(1, 6, 3, 16, 16), torch.randn(1, 12, 64)
+    frames = image(z[0].movedim(0, 1), 500, words.expand(3, -1, -1)).sample
+    assert torch.allclose(networks.video_unet(image).eval()(z, 500, words).sample[0].movedim(0, 1), frames, atol=1e-4)
+
+
+def test_edge_f1_forgives_one_pixel():
+    """A line moved by one pixel is the same edge, by two it is none; half of the edges found is a recall of a half."""
+    line = torch.zeros(1, 16, 16, dtype=torch.bool)
+    line[0, 4] = True
+    assert edge_f1(line.roll(1, 1), line) == 1
+    assert edge_f1(line.roll(2, 1), line) == 0
+    both = line | line.roll(8, 1)
+    assert edge_f1(line, both) == pytest.approx(2 / 3)
 
 
 def test_embedded_autoencoder():

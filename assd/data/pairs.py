@@ -50,6 +50,7 @@ class Footage:
     changes  what the target prompt changes: `object`, `background` or `everything`. What is to stay follows from it
     asked    in the embedded world, the attributes that the edit gives a new value, such as {"colour": "green"}; else
              None: nobody can read them off the pixels
+    bystander  the mask of a second object, which no prompt names and no edit may touch, where the video has one
     """
 
     frames: Float[Tensor, "n 3 H W"]
@@ -58,6 +59,7 @@ class Footage:
     truth: Float[Tensor, "n 3 H W"] | None = None
     changes: str = "object"
     asked: dict[str, str] | None = None
+    bystander: Bool[Tensor, "n H W"] | None = None
 
 
 @dataclass(frozen=True)

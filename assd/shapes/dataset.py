@@ -45,11 +45,16 @@ def check_canvas(canvas: Canvas) -> None:
 
 
 def footage(pair: ClipPair, canvas: Canvas = Canvas(NUM_FRAMES, SIZE, SIZE)) -> Footage:
-    """Source frames, the object's exact mask in source and true edit, the true edit, and the attributes asked for."""
+    """Source frames, the exact masks of the object in source and true edit and of a bystander, the true edit."""
     check_canvas(canvas)
-    frames, masks = render(pair.source)
-    truth, masks_there = render(pair.target)
+    source, target = render(pair.source), render(pair.target)
     changed = pair.edit.split("+")
-    changes = "object" if "background" not in changed else "background" if len(changed) == 1 else "everything"
-    asked = {attribute: getattr(pair.target, attribute) for attribute in changed}
-    return Footage(frames, FPS, masks | masks_there, truth, changes, asked)
+    return Footage(
+        source.frames,
+        FPS,
+        masks=source.masks | target.masks,
+        truth=target.frames,
+        changes="object" if "background" not in changed else "background" if len(changed) == 1 else "everything",
+        asked={attribute: getattr(pair.target, attribute) for attribute in changed},
+        bystander=source.bystander if pair.source.bystander else None,
+    )

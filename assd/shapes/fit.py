@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from assd.draw import generator
+from assd.diffusion.draw import generator
 
 SEED = 0
 EMA_DECAY = 0.998

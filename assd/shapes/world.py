@@ -244,7 +244,7 @@ class Body:
         return torch.tensor(COLOURS[self.look.colour])[:, None, None] * (light * rim)[:, None]
 
 
-def filmed(texture: Float[Tensor, "3 H+ W+"], shift: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3 H W"]:
+def filmed(texture: Float[Tensor, "3 rows columns"], shift: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3 H W"]:
     """What a camera sees of the texture when that has moved by `shift` (x, y) in half-widths; bicubic."""
     size = SIZE + 2 * MARGIN
     grid = (torch.arange(SIZE) + 0.5) / SIZE * 2 - 1
@@ -283,11 +283,11 @@ def star_distance(u, v, corners: int, outer: float, inner: float):
     return ((p - outer) * edge_q - q * edge_p) / length
 
 
-def background(clip: Clip) -> Float[Tensor, "3 H+ W+"]:
+def background(clip: Clip) -> Float[Tensor, "3 rows columns"]:
     """A texture with `MARGIN` pixels around the frame: mean colour, broad shading, and the marks of its kind."""
     generator = torch.Generator().manual_seed(clip.texture)
 
-    def noise(cells: int) -> Float[Tensor, "H+ W+"]:
+    def noise(cells: int) -> Float[Tensor, "rows columns"]:
         coarse = torch.randn(1, 1, cells + 3, cells + 3, generator=generator)
         fine = F.interpolate(coarse, size=(SIZE + 32, SIZE + 32), mode="bicubic", align_corners=False)
         return fine[0, 0, 16 - MARGIN : MARGIN - 16, 16 - MARGIN : MARGIN - 16]
@@ -317,7 +317,7 @@ def background(clip: Clip) -> Float[Tensor, "3 H+ W+"]:
 
 
 def blend(
-    texture: Float[Tensor, "3 H+ W+"], colour: tuple[float, float, float], share: Float[Tensor, "H+ W+"]
-) -> Float[Tensor, "3 H+ W+"]:
+    texture: Float[Tensor, "3 rows columns"], colour: tuple[float, float, float], share: Float[Tensor, "rows columns"]
+) -> Float[Tensor, "3 rows columns"]:
     """The texture, with this share of another colour at each pixel."""
     return torch.lerp(texture, torch.tensor(colour)[:, None, None].expand_as(texture), share.expand_as(texture))
