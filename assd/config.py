@@ -1,6 +1,8 @@
 """How configuration files become one checked configuration: where `conf/` lies, its schema, and the run's name."""
 
+import functools
 import hashlib
+import importlib.resources
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +13,8 @@ from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from assd.errors import require
+
 _CLONE = Path(__file__).resolve().parent.parent / "conf"
 CONFIG_PATH = str(_CLONE) if (_CLONE.parent / "pyproject.toml").is_file() else "pkg://assd.conf"
 NAME_LENGTH = 100
@@ -18,13 +22,13 @@ NAME_LENGTH = 100
 
 @dataclass
 class Config:
-    """The keys of a run. A group's own keys are its constructor's arguments, checked when it is called."""
+    """The keys of a run. A group's own keys are its constructor's arguments, checked when it is called.
+
+    The last four are brought by the methods that have them.
+    """
 
     model: Any = MISSING
     image_model: Any = MISSING
-    loss: dict[str, Any] = MISSING
-    attention: Any = MISSING
-    optimizer: Any = MISSING
     dataset: Any = MISSING
     method: Any = MISSING
     metric: dict[str, Any] = MISSING
@@ -32,19 +36,38 @@ class Config:
     tracking: Any = MISSING
     seed: int = MISSING
     guidance_scale: float = MISSING
-    key_frame_stride: int = MISSING
+    image_guidance_scale: float = MISSING
+    steps: dict[str, int] = MISSING
     device: str = MISSING
     output: str = MISSING
     save_frames: bool = MISSING
     targets_together: int = MISSING
+    loss: Any = None
+    attention: Any = None
+    optimizer: Any = None
+    key_frame_stride: Any = None
 
 
-def checked(cfg: DictConfig) -> DictConfig:
-    """The configuration merged over its schema again: also a key added with `+` must be known.
+BROUGHT = ("loss", "attention", "optimizer", "key_frame_stride")
+SHARED = ("guidance_scale", "image_guidance_scale", "steps")  # set by models, for the methods that have them
 
-    Raises omegaconf's ConfigKeyError for an unknown key and MissingMandatoryValue for one that must be given.
+
+def checked(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
+    """The configuration merged over its schema again: also a key added with `+` must be known, and used.
+
+    overrides  the command's own, in Hydra's words
+
+    Raises omegaconf's ConfigKeyError for an unknown key and MissingMandatoryValue for one that must be given, and
+    InputError for a choice that the method does not have.
     """
-    merged = DictConfig(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(cfg, resolve=False)))
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    merged = DictConfig(OmegaConf.merge(OmegaConf.structured(Config), plain))
+    given = {override.lstrip("+~").partition("=")[0].partition(".")[0] for override in overrides}
+    used = set(re.findall(r"\$\{(\w+)", OmegaConf.to_yaml(merged)))
+    chosen = [key for key in BROUGHT if merged[key] is not None] + [key for key in SHARED if key in given]
+    method = (merged.method or {}).get("_target_", "").rpartition(".")[2]
+    for key in chosen:
+        require(key in used, f"{key} has no meaning for this run's method, {method}: leave it out")
     OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     return merged
 
@@ -60,7 +83,17 @@ def composed(overrides: list[str]) -> DictConfig:
         else initialize_config_dir(CONFIG_PATH, version_base="1.3")
     )
     with start:
-        return checked(compose("config", overrides))
+        return checked(compose("config", overrides), overrides)
+
+
+@functools.cache
+def known_targets() -> frozenset[str]:
+    """Every `_target_` that a file of `conf/` names: what may be built for a configuration that somebody sent."""
+    folder = importlib.resources.files(CONFIG_PATH.removeprefix("pkg://")) if "pkg://" in CONFIG_PATH else _CLONE
+    found: set[str] = set()
+    for file in Path(str(folder)).rglob("*.yaml"):
+        found.update(re.findall(r"_target_: ([\w.]+)", file.read_text(encoding="utf-8")))
+    return frozenset(found)
 
 
 def run_name(overrides: str) -> str:

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from assd.models import resolve_device
-from assd.video import to_bytes
-from evaluation.case import Case, check_choice, require_weights, unit
+from assd.data.video import to_bytes
+from assd.device import resolve_device
+from evaluation.case import Case, NoMeaning, check_choice, require_weights, unit
 
 FLOW_SIZE = 256  # least short side at which flow is sought; smaller frames are enlarged for it
 OCCLUSION = (0.01, 0.5)  # Sundaram et al. 2010: a part of the squared flows, plus pixels^2
@@ -30,7 +30,7 @@ def dis_flow(first: Float[Tensor, "n 3 H W"], second: Float[Tensor, "n 3 H W"]) 
 class RaftFlow:
     """RAFT (Teed and Deng 2020) by torchvision, its large model.
 
-    Raises InputError where its weights lie not in torch's cache.
+    Raises InputError where torch's cache does not hold its weights.
     """
 
     weights = "raft_large_C_T_SKHT_V2-ff5fadd5.pth"
@@ -101,15 +101,14 @@ class WarpError:
         self.flow = FLOWS[flow](device)
         self.name = f"warp error (source's {flow.upper()} flow, MSE x 1000)"
 
-    def __call__(self, case: Case) -> float | None:
-        """None for a single frame, or where no point is found in two frames."""
-        if len(case.frames) < 2:
-            return None
+    def __call__(self, case: Case) -> float:
+        """At least 0, the value of a still video."""
+        case.require_several_frames()
         source, frames = enlarged(case.source), enlarged(case.frames)
         forward = self.flow(source[:-1], source[1:])
         visible = visible_in_both(forward, self.flow(source[1:], source[:-1]))
         if not visible.any():
-            return None
+            raise NoMeaning("no point of the source is found in two frames")
         error = (unit(frames[:-1]) - warp(unit(frames[1:]), forward)).square().mean(1)
         return 1000 * error[visible].mean().item()
 
@@ -123,12 +122,11 @@ class Flicker:
     name = "flicker outside the object (of 255)"
     better = "lower"
 
-    def __call__(self, case: Case) -> float | None:
-        """Over points outside it in both frames; None where the background was to change, or is unknown."""
+    def __call__(self, case: Case) -> float:
+        """Over points that lie outside the object in both frames, where the background was to stay."""
+        case.require_several_frames()
         region = case.kept("background")
-        if region is None or len(case.frames) < 2:
-            return None
         both = region[1:] & region[:-1]
         if not both.any():
-            return None
+            raise NoMeaning("no point lies outside the object in two frames")
         return 255 * (unit(case.frames[1:]) - unit(case.frames[:-1])).abs().mean(1)[both].mean().item()
