@@ -8,7 +8,8 @@
 >>> video = to_bytes(render(clip)[0]).numpy()
 >>> clip.caption
 'a black circle moving right over brick'
->>> edited = assd.edit(video, clip.caption, "a green circle moving right over brick", overrides=["steps.distillation=2"])
+>>> target = "a green circle moving right over brick"
+>>> edited = assd.edit(video, clip.caption, target, overrides=["steps.distillation=2"])
 >>> edited.shape
 (8, 64, 64, 3)
 

@@ -50,7 +50,7 @@ class Case:
         return masks | changed if self.footage.changes == "object" else masks & ~changed
 
     def region(self, name: str) -> Bool[Tensor, "n H W"]:
-        """The pixels of `all`, of the `object`, or of the `background`. Raises NoMeaning where it is unknown or empty."""
+        """The pixels of `all`, the `object` or the `background`. Raises NoMeaning where they are unknown or none."""
         if name == "all":
             return torch.ones_like(self.frames[:, 0], dtype=torch.bool)
         if self.object is None:

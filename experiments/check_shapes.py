@@ -1,4 +1,4 @@
-"""Measures the embedded models on clips they never saw: `python -m assd.shapes.check`.
+"""Measures the embedded models on clips they never saw: `python -m experiments.check_shapes`.
 
 Exits with 1 when a number misses its bound. Writes a picture of generated clips beside the weights' README.
 """
@@ -16,13 +16,13 @@ from rich.table import Table
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from assd import pictures, video
-from assd.draw import generator
+from assd.diffusion.draw import generator
 from assd.models import LatentDiffusion, load, resolve_folder
+from assd.runs import pictures, video
 from assd.shapes.corpus import clip
 from assd.shapes.judge import judge
 from assd.shapes.world import ATTRIBUTES, Clip, render, visible
-from evaluation.clip import ClipScorer
+from evaluation.metrics.clip import ClipScorer
 
 WEIGHTS = "pkg://assd.shapes/weights"
 BOUNDS = {

@@ -9,6 +9,7 @@ from assd.shapes.world import NUM_FRAMES, SIZE, render
 
 FPS = 8.0
 TUNING_PAIRS = 12
+CANVAS = Canvas(NUM_FRAMES, SIZE, SIZE)
 
 
 def shapes(
@@ -38,13 +39,13 @@ def shapes(
 def check_canvas(canvas: Canvas) -> None:
     """Raises InputError for any other canvas than the world's own."""
     require(
-        canvas == Canvas(NUM_FRAMES, SIZE, SIZE),
+        canvas == CANVAS,
         f"dataset=shapes has {NUM_FRAMES} frames of {SIZE} x {SIZE} pixels, and the model asks for {canvas}: "
         f"use model=shapes, or another dataset",
     )
 
 
-def footage(pair: ClipPair, canvas: Canvas = Canvas(NUM_FRAMES, SIZE, SIZE)) -> Footage:
+def footage(pair: ClipPair, canvas: Canvas = CANVAS) -> Footage:
     """Source frames, the object's exact mask in source and true edit, the true edit, and the attributes asked for."""
     check_canvas(canvas)
     frames, masks = render(pair.source)

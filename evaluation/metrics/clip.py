@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import PreTrainedTokenizerBase
 
-from assd.errors import InputError, require
-from assd.models import resolve_folder, unknown_words
 from assd.data.video import fill
 from assd.device import resolve_device
+from assd.errors import InputError, require
+from assd.models import resolve_folder, unknown_words
 from evaluation.case import Case, check_choice
 
 FOLDER = "local-dir:"  # open_clip's mark of a folder

@@ -115,9 +115,7 @@ class Fidelity:
     The change of the background, against the source, is the paper's contamination.
     """
 
-    def __init__(
-        self, measure: str, against: str = "source", region: str = "all", area_normalised: bool = True
-    ):
+    def __init__(self, measure: str, against: str = "source", region: str = "all", area_normalised: bool = True):
         check_choice("measure", measure, tuple(MEASURES))
         check_choice("against", against, tuple(AGAINST))
         check_choice("region", region, tuple(REGIONS))

@@ -12,7 +12,9 @@ from evaluation import report
 def main() -> None:
     """Writes the page and says where it is; of a sweep's folder it is about the sweep's runs."""
     parser = argparse.ArgumentParser(
-        description=report.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m evaluation.report"
+        description=report.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m evaluation.report",
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--output", type=Path, default=Path(report.REPORT_HTML))
