@@ -24,12 +24,12 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import load_file
 
-from assd.distillation import ScoreDistillation
+from assd.methods.score_distillation import ScoreDistillation
 from assd.run import main
 from assd.shapes.world import Clip, render
-from assd.video import to_bytes, write_video
-from evaluation import statistics
-from evaluation.methods import collect, failures, summarize
+from assd.data.video import to_bytes, write_video
+from evaluation import intervals
+from evaluation.comparison import collect, failures, summarize
 from evaluation.scores import read_scores
 
 ROOT = Path(__file__).parent.parent
@@ -198,7 +198,7 @@ def test_the_same_numbers_stand_everywhere(
     assert len(means["edited"]) >= 15
     for (video, metric), mean in means.items():
         assert wandb["summary"][f"mean/{video}/{metric}"] == pytest.approx(mean, rel=1e-6)
-        assert printed[metric][columns[video]].startswith(statistics.number(mean))
+        assert printed[metric][columns[video]].startswith(intervals.number(mean))
         row = next(
             name for name, _ in on_page if name == labels.get(video) or (video == "edited" and "source" not in name)
         )

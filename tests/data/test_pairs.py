@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from assd.data import Prompts, folder, video
+from assd.data.pairs import Prompts, folder, video
 from assd.errors import InputError
-from assd.video import write_frames, write_video
+from assd.data.video import write_frames, write_video
 
 ROWS = ("video,source_prompt,target_prompt", "clip.mp4,a cat,a tiger", '"in/frames",a dog,"a wolf, running"')
 

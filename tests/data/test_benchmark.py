@@ -18,13 +18,13 @@ from PIL import Image
 
 from assd.benchmark import benchmark
 from assd.benchmark.__main__ import status
-from assd.benchmark.dataset import read_entry
-from assd.benchmark.fetch import download, fetch_davis
-from assd.benchmark.manifest import MANIFEST_CSV, SOURCES, manifest
-from assd.benchmark.sort_in import import_clips
-from assd.data import Prompts
+from assd.data.benchmark.dataset import read_entry
+from assd.data.benchmark.fetch import download, fetch_davis
+from assd.data.benchmark.manifest import MANIFEST_CSV, SOURCES, manifest
+from assd.data.benchmark.sort_in import import_clips
+from assd.data.pairs import Prompts
 from assd.errors import InputError, NotHereError
-from assd.video import write_video
+from assd.data.video import write_video
 from evaluation.case import Case
 
 SIZE = dict(num_frames=4, height=64, width=64)

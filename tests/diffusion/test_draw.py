@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from assd.draw import check_timesteps, draw_step
+from assd.diffusion.draw import check_timesteps, draw_step
 from assd.errors import InputError
 
 LIKE = torch.zeros(4, 3, 5, 5)

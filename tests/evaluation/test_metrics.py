@@ -11,11 +11,11 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from torchvision.models import squeezenet1_1
 from torchvision.models.optical_flow import raft_large
 
-from assd.data import Footage, Prompts
+from assd.data.pairs import Footage, Prompts
 from assd.errors import InputError
 from assd.shapes.corpus import clip_pairs
 from assd.shapes.dataset import footage
-from assd.video import to_bytes
+from assd.data.video import to_bytes
 from evaluation import clip, fidelity, motion, shapes
 from evaluation.case import Case
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from assd.errors import InputError
-from assd.scores import ASSD, SDS, VideoDDS, adaptive_mask, smooth
+from assd.methods.score_distillation.rules import ASSD, SDS, VideoDDS, adaptive_mask, smooth
 
 SHAPE = (4, 5, 3, 2)  # c n h w
 RULES = [SDS(), VideoDDS(), ASSD(gamma=0.67, tau=0.1)]

@@ -69,15 +69,15 @@ def test_paired_differences_see_what_means_hide(runs):
 def test_the_interval_covers_the_mean_as_often_as_it_says():
     """Of 200 samples of 30 from a known distribution, the 95 % interval holds the true mean about 95 % of the times."""
     draw = np.random.default_rng(0)
-    held = [m.low <= 1.0 <= m.high for m in (statistics.mean(draw.normal(1, 2, 30)) for _ in range(200))]
+    held = [m.low <= 1.0 <= m.high for m in (intervals.mean(draw.normal(1, 2, 30)) for _ in range(200))]
     assert 0.89 <= np.mean(held) <= 0.99
 
 
 def test_few_values_have_no_interval():
     """One value has a mean alone; none has nothing; a missing value is not counted."""
-    assert np.isnan(statistics.mean([3.0]).low)
-    assert statistics.mean([]).count == 0
-    assert statistics.mean([1.0, np.nan, 3.0])[::3] == (2.0, 2)
+    assert np.isnan(intervals.mean([3.0]).low)
+    assert intervals.mean([]).count == 0
+    assert intervals.mean([1.0, np.nan, 3.0])[::3] == (2.0, 2)
 
 
 def test_best_and_second_best(runs):
@@ -150,7 +150,7 @@ def test_a_run_says_by_what_it_is_told_apart(tmp_path):
     for folder, ablation in zip(runs, ("full", "no_waf")):
         said = [f"ablation={ablation}", "model.path=/models/ms", "seed=0"]
         (folder / "environment.json").write_text(json.dumps({"overrides": said}))
-    assert methods.method_names(runs) == ["full", "no_waf"]
+    assert methods.row_names(runs) == ["full", "no_waf"]
 
 
 def test_an_unknown_reference(runs):
@@ -177,7 +177,7 @@ def test_what_holds_no_scores_is_left_out_by_name(runs, tmp_path, capsys):
 def test_runs_of_one_name_are_not_one_method(tmp_path):
     """Folders tell them apart."""
     same = [run(tmp_path / folder / "default", scores([0.5])) for folder in "ab"]
-    assert methods.method_names(same) == ["a/default", "b/default"]
+    assert methods.row_names(same) == ["a/default", "b/default"]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")

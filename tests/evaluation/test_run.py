@@ -11,15 +11,15 @@ from hydra.utils import instantiate
 
 from assd.config import composed
 from assd.errors import InputError, NotHereError
-from assd.rundir import EditDirectory
+from assd.runs.directory import EditDirectory
 from assd.shapes.corpus import clip_pairs
 from assd.shapes.dataset import footage
-from assd.video import to_bytes, write_video
-from evaluation.fidelity import IDENTICAL
-from evaluation.methods import failures
+from assd.data.video import to_bytes, write_video
+from evaluation.metrics.fidelity import IDENTICAL
+from evaluation.comparison import failures
 from evaluation.run import configuration, score
 from evaluation.scores import read_scores, score_edit, scored_by
-from evaluation.shapes import EditSuccess
+from evaluation.metrics.shapes import EditSuccess
 
 ROOT = Path(__file__).parent.parent
 FIRST, SECOND = clip_pairs()[:2]

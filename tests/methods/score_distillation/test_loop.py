@@ -8,10 +8,10 @@ import math
 import pytest
 import torch
 
-from assd.distillation import Request, ScoreDistillation
-from assd.draw import draw_step
+from assd.methods.score_distillation import Request, ScoreDistillation
+from assd.diffusion.draw import draw_step
 from assd.errors import DivergedError, InputError
-from assd.losses import Branches, Contribution
+from assd.methods.score_distillation.losses import Branches, Contribution
 
 SHAPE = (4, 3, 2, 5)  # c n h w, h and w unequal
 Z_REF = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))

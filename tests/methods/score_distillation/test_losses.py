@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from assd.draw import Draw
+from assd.diffusion.draw import Draw
 from assd.errors import InputError
-from assd.losses import Branches, JointGuidance, VideoScore
-from assd.scores import ASSD, SDS, VideoDDS
+from assd.methods.score_distillation.losses import Branches, JointGuidance, VideoScore
+from assd.methods.score_distillation.rules import ASSD, SDS, VideoDDS
 
 SHAPE = (6, 8, 16, 16)
 RNG = torch.Generator().manual_seed(0)

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 import torch
 
-from assd.data import Prompts, TextVideoPair
+from assd.data.pairs import Prompts, TextVideoPair
 from assd.errors import InputError
-from assd.tracking import WandB
-from assd.video import write_video
+from assd.runs.wandb import WandB
+from assd.data.video import write_video
 from evaluation.scores import COLUMNS, row
 
 METRIC = "CLIP text (embedded CLIP, cosine)"
@@ -62,7 +62,7 @@ def test_the_offline_file_read_back(tmp_path, caplog, read_back):
     )
     assert run["config"]["update"]["method"] == {"num_steps": 10}
     assert found["exit"] == 0
-    assert not [record for record in caplog.records if record.name == "assd.tracking"]
+    assert not [record for record in caplog.records if record.name == "assd.runs.wandb"]
 
 
 def test_pairs_that_take_turns(tmp_path, read_back):
@@ -134,7 +134,7 @@ def test_a_broken_call_does_not_stop_the_run(tmp_path, monkeypatch, caplog):
 KILLED = """
 import sys, time
 from pathlib import Path
-from assd.tracking import WandB
+from assd.runs.wandb import WandB
 with WandB(every=1).follow(Path(sys.argv[1]), {}, 10**6) as copy:
     for step in range(10**6):
         copy.steps(0, [{"step": step, "gradient_norm": 1.0}])

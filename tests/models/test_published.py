@@ -24,13 +24,13 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import assd
-from assd.attention import WeightedAttentionFusion
+from assd.methods.score_distillation.fusion import WeightedAttentionFusion
 from assd.config import composed
 from assd.errors import InputError
 from assd.models import load
-from assd.models.check import edit_noise, matmul_teraflops, teraflops
+from experiments.check_models import edit_noise, matmul_teraflops, teraflops
 from assd.models.loading import clip_tokenizer, resolve_folder
-from assd.video import write_video
+from assd.data.video import write_video
 
 PUBLISHED = "pkg://assd.models/published"
 PROMPTS = ("a cat on grass", "a tiger on grass")
@@ -169,7 +169,7 @@ def test_half_precision_edits_as_float32_does(saved, mp4, precision):
 
 COMPILED = """
 import sys, torch
-from assd.attention import WeightedAttentionFusion
+from assd.methods.score_distillation.fusion import WeightedAttentionFusion
 from assd.models import load
 model = load(sys.argv[1], allow_bin=True, device="cpu", height=32, width=32, num_frames=4)
 z = torch.randn(4, 4, 4, 4, 4, generator=torch.Generator().manual_seed(0))

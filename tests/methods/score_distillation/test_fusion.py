@@ -7,7 +7,7 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from einops import rearrange
 
-from assd.attention import FusedAttention, WeightedAttentionFusion
+from assd.methods.score_distillation.fusion import FusedAttention, WeightedAttentionFusion
 from assd.errors import InputError
 
 DECODER = [
