@@ -31,10 +31,8 @@ def row_names(runs: list[Path]) -> list[str]:
     overrides = [[part for part in parts if not re.fullmatch(r"seed=\d+", part)] for parts in every]
     differ = len(set(map(tuple, overrides))) > 1
     shared = set.intersection(*map(set, overrides)) if differ else set()
-    names = [
-        ",".join(part.removeprefix("ablation=").removeprefix("method=") for part in parts if part not in shared)
-        for parts in overrides
-    ]
+    shown = [[part for part in parts if part not in shared] for parts in overrides]
+    names = [",".join(part.removeprefix("ablation=").removeprefix("method=") for part in parts) for parts in shown]
     names = [name or "default" for name in names]
     if len(set(map(tuple, every))) < len(every):  # the same run in several folders
         names = [f"{run.resolve().parent.name}/{name}" for run, name in zip(runs, names)]

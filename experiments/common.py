@@ -41,8 +41,8 @@ def arguments(doc: str | None, name: str, pairs: int) -> argparse.Namespace:
 def sweep(output: Path, pairs: int, choices: Sequence[str], overrides: Sequence[str]) -> list[Path]:
     """Runs `assd.run --multirun` in a process of its own, and returns its runs; pairs done before are not redone.
 
-    Pairs that failed are left to the table to name. The runs are those that sweep.json names; one that was refused, since
-    its folder holds another configuration, is left out. Raises InputError when there is no run with scores.
+    Pairs that failed are left to the table to name. The runs are those that sweep.json names; one that was refused,
+    since its folder holds another configuration, is left out. Raises InputError when there is no run with scores.
     """
     limit = [f"dataset.limit={pairs}"] if "limit" in composed([*overrides]).dataset else []
     command = [sys.executable, "-m", "assd.run", "--multirun", f"output={output}", *limit, *choices, *overrides]

@@ -56,7 +56,7 @@ class RunDirectory:
         resolved = OmegaConf.to_container(cfg, resolve=True)
         config = self.path / CONFIG_YAML
         if config.exists():
-            old, new = (result_keys(c, self.incidental) for c in (read_config(config), OmegaConf.create(resolved)))
+            old, new = (result_keys(c, self.incidental) for c in (read_config(config), DictConfig(resolved)))
             changed = differences(old, new)
             require(
                 not changed,

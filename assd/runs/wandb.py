@@ -1,5 +1,7 @@
 """Weights & Biases as a copy of the run directory: offline by default, and never a reason for a run to stop."""
 
+# pyright: reportAttributeAccessIssue=false  (pandas and wandb annotate what they do not have)
+
 import contextlib
 import logging
 import os
@@ -71,7 +73,7 @@ class WandB:
         except (OSError, ImportError) as error:
             log.warning("W&B can't be used (%s): the run goes on without it", one_line(error))
             return None
-        options = dict(
+        options: dict[str, Any] = dict(
             project=self.project,
             entity=self.entity,
             group=self.group,
@@ -82,7 +84,7 @@ class WandB:
             dir=str(directory),
             config=config,
         )
-        settings = dict(
+        settings: dict[str, Any] = dict(
             x_transaction_log_flush_interval=FLUSH_SECONDS, console="off", silent=True, init_timeout=self.init_timeout
         )
         for mode in dict.fromkeys((self.mode, "offline")):

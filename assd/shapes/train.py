@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from assd.draw import generator
+from assd.diffusion.draw import generator
 from assd.shapes import networks
 from assd.shapes.corpus import Corpus, directed_clips, to_floats
 from assd.shapes.world import ATTRIBUTES, MOTIONS, Clip

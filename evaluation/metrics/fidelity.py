@@ -1,6 +1,6 @@
 """How close an edited video stays to another one: to its source where nothing was asked, or to the true edit.
 
-A metric is a measure x another video x a region: `Fidelity`. A measure is two functions of videos with pixels in [0, 1].
+A metric is a measure x another video x a region: `Fidelity`. A measure compares videos with pixels in [0, 1].
 """
 
 import functools
@@ -75,7 +75,7 @@ def change_whole(frames: Video, target: Video) -> float:
 
 
 def lpips_whole(frames: Video, target: Video) -> float:
-    """Learned perceptual distance (Zhang et al. 2018), SqueezeNet; torchmetrics brings all but torchvision's weights."""
+    """Learned perceptual distance (Zhang et al. 2018), SqueezeNet, by torchmetrics."""
     distance = lpips_network()
     value = distance(frames.clamp(0, 1), target.clamp(0, 1)).item()
     distance.reset()

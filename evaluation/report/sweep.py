@@ -14,7 +14,7 @@ from evaluation.report import REPORT_HTML, write_report
 
 
 class SweepReport(Callback):
-    """Keeps sweep.json and the sweep's report in the folder that holds the runs, wherever and in whatever order jobs end.
+    """Keeps sweep.json and the sweep's report beside the runs, wherever and in whatever order jobs end.
 
     A job adds itself when it begins; the page is written when one ends, since `on_multirun_end` never comes where one
     failed, and at the end.

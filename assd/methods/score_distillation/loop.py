@@ -10,7 +10,7 @@ from torch import Tensor
 
 from assd.data.pairs import Canvas, Footage
 from assd.diffusion.draw import check_timesteps, draw_step
-from assd.diffusion.model import Model, check_shares_latents
+from assd.diffusion.model import Model, canvas_of, check_shares_latents
 from assd.errors import require
 from assd.methods.method import Advance, Checkpoint, Edit, Request, ignore_progress
 from assd.methods.recorder import Recorder, check_checkpoints
@@ -64,7 +64,7 @@ class ScoreDistillation:
     @property
     def canvas(self) -> Canvas:
         """The model's."""
-        return self.model.canvas
+        return canvas_of(self.model)
 
     @torch.no_grad()
     def __call__(
@@ -87,7 +87,7 @@ class ScoreDistillation:
             for step, _ in recorder.phase(range(self.num_steps)):
                 draw = draw_step(self.seed, clip, step, Z_ref, self.timesteps)
                 parts = {name: loss(branches, draw) for name, loss in self.losses.items()}
-                gradient = scale * sum(part.gradient for part in parts.values())  # the total gradient, Eq. 10
+                gradient = scale * total(parts)  # the total gradient, Eq. 10
                 for optimizer, gradient_i in zip(optimizers, gradient):
                     descend(optimizer, gradient_i)
                 measured = [
@@ -114,6 +114,12 @@ class ScoreDistillation:
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": {0: kept}, "param_groups": groups})
         return optimizer
+
+
+def total(parts: dict[str, Contribution]) -> Float[Tensor, "b c f h w"]:
+    """The sum of the components' gradients."""
+    first, *others = (part.gradient for part in parts.values())
+    return sum(others, first)
 
 
 def descend(optimizer: torch.optim.Optimizer, gradient: Float[Tensor, "c f h w"]) -> None:
