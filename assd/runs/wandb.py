@@ -1,6 +1,7 @@
 """Weights & Biases as a copy of the run directory: offline by default, and never a reason for a run to stop."""
 
-# pyright: reportAttributeAccessIssue=false  (pandas and wandb annotate what they do not have)
+# pandas and wandb annotate what they do not have
+# pyright: reportAttributeAccessIssue=false
 
 import contextlib
 import logging
