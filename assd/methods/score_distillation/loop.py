@@ -78,8 +78,9 @@ class ScoreDistillation:
         """See `assd.methods.method.Method`. The edits share the reference branch's pass."""
         recorder = Recorder(requests, clip, self.num_steps, every=self.checkpoint_every,
                             seconds=self.checkpoint_seconds, advance=advance, advice=ADVICE)  # fmt: skip
+        prompts = self.checked_prompts(source, requests)
         Z_ref = self.model.encode(footage.frames)
-        branches = self.branches(Z_ref, source, requests)
+        branches = self.branches(Z_ref, prompts, requests)
         optimizers = [self.resumed_optimizer(Z_i, request) for Z_i, request in zip(branches.Z, requests)]
         scale = GRADIENT_SCALES[self.gradient_scale](*Z_ref.shape[-2:])
 
@@ -98,11 +99,17 @@ class ScoreDistillation:
         reconstruction = self.model.decode(Z_ref)
         return [Edit(self.model.decode(Z_i), reconstruction, latents={"Z_ref": Z_ref, "Z": Z_i}) for Z_i in branches.Z]
 
-    def branches(self, Z_ref: Float[Tensor, "c f h w"], source: str, requests: Sequence[Request]) -> Branches:
-        """The editing branches where they stopped, or at Z_ref, and the reference branch."""
+    def checked_prompts(self, source: str, requests: Sequence[Request]) -> tuple[str, ...]:
+        """One a branch, the source's last. Raises InputError for one that the model cannot read."""
         prompts = (*(request.target for request in requests), source)
         for prompt in prompts:
             self.model.check_prompt(prompt)
+        return prompts
+
+    def branches(
+        self, Z_ref: Float[Tensor, "c f h w"], prompts: tuple[str, ...], requests: Sequence[Request]
+    ) -> Branches:
+        """The editing branches where they stopped, or at Z_ref, and the reference branch."""
         begun = [request.resume["Z"].to(Z_ref.device) if request.resume else Z_ref for request in requests]
         return Branches(torch.stack([*begun, Z_ref]), prompts)
 
