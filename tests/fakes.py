@@ -26,7 +26,7 @@ def unused(*_: object) -> Any:
 
 @dataclass(eq=False)
 class FakeModel:
-    """Satisfies `assd.diffusion.model.Model`; the embedding of a prompt is the prompt, unless `embed` says otherwise."""
+    """Satisfies `assd.diffusion.model.Model`; prompts are their own embeddings, unless `embed` says otherwise."""
 
     predict: Callable[..., Tensor] = unused
     encode: Callable[..., Tensor] = unused

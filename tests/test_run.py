@@ -24,10 +24,10 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import load_file
 
+from assd.data.video import to_bytes, write_video
 from assd.methods.score_distillation import ScoreDistillation
 from assd.run import main
 from assd.shapes.world import Clip, render
-from assd.data.video import to_bytes, write_video
 from evaluation import intervals
 from evaluation.comparison import collect, failures, summarize
 from evaluation.scores import read_scores

@@ -14,17 +14,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from assd.benchmark.__main__ import status
 from PIL import Image
 
 from assd.benchmark import benchmark
-from assd.benchmark.__main__ import status
 from assd.data.benchmark.dataset import read_entry
 from assd.data.benchmark.fetch import download, fetch_davis
 from assd.data.benchmark.manifest import MANIFEST_CSV, SOURCES, manifest
 from assd.data.benchmark.sort_in import import_clips
 from assd.data.pairs import Prompts
-from assd.errors import InputError, NotHereError
 from assd.data.video import write_video
+from assd.errors import InputError, NotHereError
 from evaluation.case import Case
 
 SIZE = dict(num_frames=4, height=64, width=64)

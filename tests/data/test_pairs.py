@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from assd.data.pairs import Prompts, folder, video
-from assd.errors import InputError
 from assd.data.video import write_frames, write_video
+from assd.errors import InputError
 
 ROWS = ("video,source_prompt,target_prompt", "clip.mp4,a cat,a tiger", '"in/frames",a dog,"a wolf, running"')
 

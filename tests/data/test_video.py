@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from assd.data.video import evenly_spaced, read_video, to_bytes, to_pixels, write_frames, write_video
 from assd.errors import InputError
 from assd.shapes.corpus import tuning_pair
 from assd.shapes.world import render
-from assd.data.video import evenly_spaced, read_video, to_bytes, to_pixels, write_frames, write_video
 
 
 def smooth_clip(count: int = 8, height: int = 48, width: int = 64) -> torch.Tensor:

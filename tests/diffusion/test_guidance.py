@@ -75,7 +75,7 @@ def test_negative_scales_are_refused(scale):
 def test_batch_is_half_by_branch():
     """The pass holds the empty prompt's half first, and in either half the branches in order: fusion relies on it."""
     seen = []
-    model = FakeModel(embed=lambda prompts: seen.append(prompts) or prompts, predict=lambda z, t, y: seen.append(z) or z)
+    model = FakeModel(predict=lambda z, t, prompts: seen.extend([prompts, z]) or z)
     z = torch.arange(2.0).reshape(2, 1, 1, 1, 1)
     guided_noise(model, z, 500, ("target", "source"), 7.5)
     assert seen[0] == ("", "", "target", "source")

@@ -50,7 +50,7 @@ def test_any_prediction_survives_the_way_and_back(kind):
 
 @pytest.mark.parametrize("kind", ["v_prediction", "flow"])
 def test_pure_noise_is_exact(kind):
-    """At alpha = 0 nothing is divided by alpha: the noise is Z_t itself, and x0 is what the network says, bit for bit."""
+    """At alpha = 0 nothing is divided by alpha: the noise is Z_t itself, bit for bit, and x0 is the truth."""
     prediction = joined(kind, X0, EPS, PURE_NOISE)
     x0, eps = split(kind, prediction, EPS, PURE_NOISE)
     assert torch.equal(eps, EPS)

@@ -12,10 +12,10 @@ from torchvision.models import squeezenet1_1
 from torchvision.models.optical_flow import raft_large
 
 from assd.data.pairs import Footage, Prompts
+from assd.data.video import to_bytes
 from assd.errors import InputError
 from assd.shapes.corpus import clip_pairs
 from assd.shapes.dataset import footage
-from assd.data.video import to_bytes
 from evaluation import clip, fidelity, motion, shapes
 from evaluation.case import Case
 

@@ -10,16 +10,16 @@ import pytest
 from hydra.utils import instantiate
 
 from assd.config import composed
+from assd.data.video import to_bytes, write_video
 from assd.errors import InputError, NotHereError
 from assd.runs.directory import EditDirectory
 from assd.shapes.corpus import clip_pairs
 from assd.shapes.dataset import footage
-from assd.data.video import to_bytes, write_video
-from evaluation.metrics.fidelity import IDENTICAL
 from evaluation.comparison import failures
+from evaluation.metrics.fidelity import IDENTICAL
+from evaluation.metrics.shapes import EditSuccess
 from evaluation.run import configuration, score
 from evaluation.scores import read_scores, score_edit, scored_by
-from evaluation.metrics.shapes import EditSuccess
 
 ROOT = Path(__file__).parent.parent
 FIRST, SECOND = clip_pairs()[:2]

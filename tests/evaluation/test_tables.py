@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from assd.errors import InputError
-from evaluation import methods, statistics, tables
+from evaluation import methods, tables
 from evaluation.scores import COLUMNS, NOT_HERE, row, scored_runs, write_scores
 
 METRIC, CHANGE = "CLIP text (x, cosine)", "mean change_1 & more (of 255)"

@@ -24,13 +24,13 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import assd
-from assd.methods.score_distillation.fusion import WeightedAttentionFusion
 from assd.config import composed
-from assd.errors import InputError
-from assd.models import load
-from experiments.check_models import edit_noise, matmul_teraflops, teraflops
-from assd.models.loading import clip_tokenizer, resolve_folder
 from assd.data.video import write_video
+from assd.errors import InputError
+from assd.methods.score_distillation.fusion import WeightedAttentionFusion
+from assd.models import load
+from assd.models.loading import clip_tokenizer, resolve_folder
+from experiments.check_models import edit_noise, matmul_teraflops, teraflops
 
 PUBLISHED = "pkg://assd.models/published"
 PROMPTS = ("a cat on grass", "a tiger on grass")

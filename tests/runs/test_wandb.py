@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from assd.data.pairs import Prompts, TextVideoPair
+from assd.data.video import write_video
 from assd.errors import InputError
 from assd.runs.wandb import WandB
-from assd.data.video import write_video
 from evaluation.scores import COLUMNS, row
 
 METRIC = "CLIP text (embedded CLIP, cosine)"

@@ -7,12 +7,12 @@ import torch
 
 from assd.models import load
 from assd.shapes import train
-from experiments.check_shapes import alternatives, autoencoder_psnr, check_clip
 from assd.shapes.corpus import Corpus, clip, clip_pairs, directed_clips, held_out_captions
 from assd.shapes.judge import judge, judge_motion, judge_shape
 from assd.shapes.networks import autoencoder
 from assd.shapes.world import ATTRIBUTES, Clip, draw_clip, render, visible
 from evaluation.metrics.clip import ClipScorer
+from experiments.check_shapes import alternatives, autoencoder_psnr, check_clip
 
 WEIGHTS = "pkg://assd.shapes/weights"
 CLIP = Clip("red", "star", "left", "sand", radius=0.33, x=0.0, y=0.1, travel=0.7, texture=3)

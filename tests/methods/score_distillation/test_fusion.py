@@ -7,8 +7,8 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from einops import rearrange
 
-from assd.methods.score_distillation.fusion import FusedAttention, WeightedAttentionFusion
 from assd.errors import InputError
+from assd.methods.score_distillation.fusion import FusedAttention, WeightedAttentionFusion, unmodified
 
 DECODER = [
     "up_blocks.0.attentions.0.transformer_blocks.0.attn1",
@@ -49,9 +49,9 @@ def forward(tiny_video_model):
     def run(fusion=None, **kwargs):
         z, embeddings = batch(tiny_video_model, **kwargs)
         if fusion is None:
-            return tiny_video_model.predict_noise(z, 500, embeddings)
-        with fusion(tiny_video_model.unet, 2):
-            return tiny_video_model.predict_noise(z, 500, embeddings)
+            return tiny_video_model.predict(z, 500, embeddings)
+        with fusion(tiny_video_model, 2):
+            return tiny_video_model.predict(z, 500, embeddings)
 
     return run
 
@@ -127,7 +127,7 @@ def test_fused_layers_leave_the_reference_alone(tiny_video_model, forward):
 
     def outputs(fusion):
         kept = {}
-        modules = [(name, tiny_video_model.unet.get_submodule(name)) for name in DECODER]
+        modules = [(name, tiny_video_model.network.get_submodule(name)) for name in DECODER]
         hooks = [
             m.register_forward_hook(lambda _m, _i, out, name=name: kept.update({name: out})) for name, m in modules
         ]
@@ -155,9 +155,9 @@ def test_lambda_one_with_equal_branches_is_the_identity(forward):
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 def test_the_last_k_layers_of_the_decoder_are_fused(tiny_video_model, k):
     """Counted from the output; no temporal, cross- or encoder attention, and none of the others is touched."""
-    unet = tiny_video_model.unet
+    unet = tiny_video_model.network
     before = unet.attn_processors
-    with WeightedAttentionFusion(0.8, k)(unet, 2):
+    with WeightedAttentionFusion(0.8, k)(tiny_video_model, 2):
         inside = unet.attn_processors
     assert [n for n in inside if isinstance(inside[n], FusedAttention)] == [f"{n}.processor" for n in DECODER[-k:]]
     assert all(inside[n] is before[n] for n in before if not isinstance(inside[n], FusedAttention))
@@ -165,19 +165,19 @@ def test_the_last_k_layers_of_the_decoder_are_fused(tiny_video_model, k):
 
 def test_processors_return_on_exit(tiny_video_model):
     """After the context every layer has the very processor it had, and the context can be entered again."""
-    unet, fusion = tiny_video_model.unet, WeightedAttentionFusion(0.8, 2)
+    unet, fusion = tiny_video_model.network, WeightedAttentionFusion(0.8, 2)
     before = unet.attn_processors
     for _ in range(2):
-        with fusion(unet, 2):
+        with fusion(tiny_video_model, 2):
             assert unet.attn_processors != before
         assert same(unet.attn_processors, before)
 
 
 def test_processors_return_after_an_error(tiny_video_model):
     """A run that fails inside the context leaves no hook behind for the next pair, and its error is not swallowed."""
-    unet = tiny_video_model.unet
+    unet = tiny_video_model.network
     before = unet.attn_processors
-    with pytest.raises(KeyboardInterrupt), WeightedAttentionFusion(0.8, 2)(unet, 2):
+    with pytest.raises(KeyboardInterrupt), WeightedAttentionFusion(0.8, 2)(tiny_video_model, 2):
         raise KeyboardInterrupt
     assert same(unet.attn_processors, before)
 
@@ -189,11 +189,19 @@ def same(processors, others):
 
 def test_more_layers_than_the_decoder_has(tiny_video_model):
     """k is checked against the network; the message has the number there are, and nothing was replaced."""
-    unet = tiny_video_model.unet
+    unet = tiny_video_model.network
     before = unet.attn_processors
-    with pytest.raises(InputError, match="layers must be at most 4"), WeightedAttentionFusion(0.8, 5)(unet, 2):
+    fusion = WeightedAttentionFusion(0.8, 5)
+    with pytest.raises(InputError, match="layers must be at most 4"), fusion(tiny_video_model, 2):
         pass
     assert same(unet.attn_processors, before)
+
+
+def test_without_fusion_nothing_is_touched(tiny_video_model):
+    """attention=none leaves every processor where it is."""
+    before = tiny_video_model.network.attn_processors
+    with unmodified(tiny_video_model, 2):
+        assert same(tiny_video_model.network.attn_processors, before)
 
 
 def test_no_layers():

@@ -4,34 +4,38 @@ import pytest
 import torch
 
 from assd.diffusion.draw import Draw
+from assd.diffusion.model import LatentSpace
 from assd.errors import InputError
 from assd.methods.score_distillation.losses import Branches, JointGuidance, VideoScore
 from assd.methods.score_distillation.rules import ASSD, SDS, VideoDDS
+from tests.fakes import FakeModel, schedule
 
 SHAPE = (6, 8, 16, 16)
 RNG = torch.Generator().manual_seed(0)
 Z, Z_REF, EPS = (torch.randn(SHAPE, generator=RNG) for _ in range(3))
 DRAW = Draw(500, EPS)
 SOURCE, TARGET = "a red circle moving right over snow", "a blue star moving right over snow"
-ABAR = torch.linspace(0.999, 0.005, 1000).double()
+LEVEL = schedule()[DRAW.t]
+VALUE = {"": 1.0, SOURCE: 3.0, TARGET: 10.0}
+
+
+class Recording(FakeModel):
+    """Keeps what it is asked; predicts 10 everywhere for the target prompt, 3 for the source, 1 for the empty one."""
+
+    def __init__(self, value=VALUE):
+        self.calls = []
+
+        def predict(z_t, t, prompts):
+            self.calls.append((z_t, t, prompts))
+            return torch.tensor([value[prompt] for prompt in prompts])[:, None, None, None, None].expand_as(z_t)
+
+        super().__init__(predict=predict, latents=LatentSpace(6))
 
 
 @pytest.fixture
-def recorder(fake_model):
-    """Keeps what it is asked; predicts 10 everywhere for the target prompt, 3 for the source, 1 for the empty one."""
-    value = {"": 1.0, SOURCE: 3.0, TARGET: 10.0}
-
-    def predict_noise(z_t, t, embeddings):
-        model.calls.append((z_t, t))
-        return embeddings.reshape(-1, *(1,) * (z_t.ndim - 1)).expand(z_t.shape).contiguous()
-
-    model = fake_model(
-        alphas_cumprod=ABAR,
-        embed=lambda prompts: torch.tensor([value[prompt] for prompt in prompts]).reshape(-1, 1, 1),
-        predict_noise=predict_noise,
-        calls=[],
-    )
-    return model
+def recorder():
+    """A model that keeps what it is asked."""
+    return Recording()
 
 
 def gradient_of(loss, Z=Z, Z_ref=Z_REF, targets=(TARGET,), draw=DRAW):
@@ -46,14 +50,13 @@ def branches(edits, targets=(TARGET,), Z_ref=Z_REF):
 
 def noise_in(z_t, z):
     """The eps that made z_t from z at the draw's t."""
-    abar = ABAR[DRAW.t].item()
-    return (z_t - abar**0.5 * z) / (1 - abar) ** 0.5
+    return (z_t - LEVEL.alpha * z) / LEVEL.sigma
 
 
 def test_video_branches_share_t_and_noise(recorder):
     """The one pass holds Z and Z_ref at the draw's t with the draw's eps, in both guidance halves."""
     gradient_of(VideoScore(recorder, VideoDDS(), 7.5))
-    [(z_t, t)] = recorder.calls
+    [(z_t, t, _)] = recorder.calls
     assert t == DRAW.t
     for noisy, clean in zip(z_t, (Z, Z_REF, Z, Z_REF), strict=True):
         torch.testing.assert_close(noise_in(noisy, clean), EPS, rtol=1e-4, atol=1e-4)
@@ -62,17 +65,33 @@ def test_video_branches_share_t_and_noise(recorder):
 def test_key_frames_share_t_and_noise_with_the_video(recorder):
     """Joint guidance sees frames 0, 3, 6 of either branch with the noise of the video branch on those same frames."""
     gradient_of(JointGuidance(recorder, 3, 7.5))
-    [(z_t, t)] = recorder.calls
+    [(z_t, t, _)] = recorder.calls
     assert t == DRAW.t
-    frames = [(branch, i) for _ in range(2) for branch in (Z, Z_REF) for i in (0, 3, 6)]
-    for noisy, (branch, i) in zip(z_t, frames, strict=True):
-        torch.testing.assert_close(noise_in(noisy, branch[:, i]), EPS[:, i], rtol=1e-4, atol=1e-4)
+    assert z_t.shape[2] == 3
+    for noisy, clean in zip(z_t, (Z, Z_REF, Z, Z_REF), strict=True):
+        torch.testing.assert_close(noise_in(noisy, clean[:, ::3]), EPS[:, ::3], rtol=1e-4, atol=1e-4)
 
 
 def test_target_belongs_to_the_edited_video(recorder):
     """e^w - r^w = (1 + w (10 - 1)) - (1 + w (3 - 1)) = 7 w, here 14: swapped prompts would turn its sign."""
     for loss in (VideoScore(recorder, VideoDDS(), 2.0), JointGuidance(recorder, 1, 2.0)):
         torch.testing.assert_close(gradient_of(loss), torch.full(SHAPE, 14.0))
+
+
+def test_the_reference_branch_may_have_its_own_scale(recorder):
+    """e^2 - r^0 = (1 + 2 (10 - 1)) - 1 = 18: the scale of the one does not reach the other."""
+    options = dict(guidance_scale=2.0, reference_guidance_scale=0.0)
+    for loss in (VideoScore(recorder, VideoDDS(), **options), JointGuidance(recorder, 1, **options)):
+        torch.testing.assert_close(gradient_of(loss), torch.full(SHAPE, 18.0))
+
+
+def test_a_negative_prompt_stands_for_the_empty_one():
+    """e^2 - r^2 = (5 + 2 (10 - 5)) - (5 + 2 (3 - 5)) = 14, and the empty prompt is never asked for."""
+    model = Recording({"blurry": 5.0, SOURCE: 3.0, TARGET: 10.0})
+    for loss in (VideoScore(model, VideoDDS(), 2.0, negative_prompt="blurry"),
+                 JointGuidance(model, 1, 2.0, negative_prompt="blurry")):  # fmt: skip
+        torch.testing.assert_close(gradient_of(loss), torch.full(SHAPE, 14.0))
+    assert {prompts for _, _, prompts in model.calls} == {("blurry", "blurry", TARGET, SOURCE)}
 
 
 def test_sds_is_given_the_noise_of_the_draw(recorder):
@@ -160,5 +179,7 @@ def test_scales_out_of_range(recorder, scale):
     for make in (lambda **k: VideoScore(recorder, SDS(), **k), lambda **k: JointGuidance(recorder, 2, **k)):
         with pytest.raises(InputError, match="guidance_scale"):
             make(guidance_scale=scale)
+        with pytest.raises(InputError, match="guidance_scale"):
+            make(guidance_scale=7.5, reference_guidance_scale=scale)
         with pytest.raises(InputError, match="weight"):
             make(guidance_scale=7.5, weight=scale)

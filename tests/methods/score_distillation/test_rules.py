@@ -9,7 +9,7 @@ import torch
 from assd.errors import InputError
 from assd.methods.score_distillation.rules import ASSD, SDS, VideoDDS, adaptive_mask, smooth
 
-SHAPE = (4, 5, 3, 2)  # c n h w
+SHAPE = (4, 5, 3, 2)  # c f h w
 RULES = [SDS(), VideoDDS(), ASSD(gamma=0.67, tau=0.1)]
 
 
@@ -25,7 +25,7 @@ def constant_in_time(r):
 
 
 def over_time(*values):
-    """One element's values over the frames, as (c n h w)."""
+    """One element's values over the frames, as (c f h w)."""
     return torch.tensor(values).reshape(1, -1, 1, 1)
 
 
