@@ -6,7 +6,7 @@ is no value, else empty).
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from assd.data.video import read_video, to_bytes, to_pixels
 from assd.errors import InputError
 from assd.files import write_text
 from assd.runs.directory import EditDirectory
+from assd.runs.lock import briefly_alone
 from assd.runs.sweep import sweep_runs
 from evaluation.case import Case, Metric, NoMeaning
 
@@ -112,10 +113,15 @@ def failure(pair: str, reason: str) -> pd.DataFrame:
     return pd.DataFrame([row(pair, EDITED, reason=reason)], columns=COLUMNS)
 
 
-def update_scores(folder: Path, scores: pd.DataFrame) -> None:
-    """Merges rows into `folder`/scores.csv."""
-    before = read_scores(folder) if (folder / SCORES_CSV).is_file() else pd.DataFrame(columns=COLUMNS)
-    write_text(folder / SCORES_CSV, merged(before, scores).to_csv(index=False))
+def update_scores(folder: Path, scores: pd.DataFrame, without_result: Collection[str] = ()) -> None:
+    """Merges rows into `folder`/scores.csv, which several jobs may do.
+
+    without_result  ids of pairs whose earlier rows go: they belong to something else than what is asked for now
+    """
+    with briefly_alone(folder):
+        before = read_scores(folder) if (folder / SCORES_CSV).is_file() else pd.DataFrame(columns=COLUMNS)
+        before = before[~before.pair.isin(list(without_result))]
+        write_text(folder / SCORES_CSV, merged(before, scores).to_csv(index=False))
 
 
 def merged(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:

@@ -1,16 +1,22 @@
 """Hydra's callback: what a multirun has made, and one page about all of it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from rich.console import Console
+from rich.markdown import Markdown
 
 from assd.config import without
+from assd.runs.lock import briefly_alone
 from assd.runs.reader import is_run
 from assd.runs.sweep import add_run, begin_sweep, sweep_runs
+from evaluation.comparison import collect, failures, summarize
 from evaluation.report import REPORT_HTML, write_report
+from evaluation.scores import SCORES_CSV
+from evaluation.tables import render
 
 
 class SweepReport(Callback):
@@ -20,9 +26,13 @@ class SweepReport(Callback):
     failed, and at the end.
     """
 
+    begun: ClassVar[list[Path]] = []  # the folders of sweeps that this process started
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """A sweep begins."""
-        begin_sweep(Path(config.hydra.sweep.dir), config.hydra.overrides.task)
+        folder = Path(config.hydra.sweep.dir)
+        begin_sweep(folder, config.hydra.overrides.task)
+        self.begun.append(folder)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """A job begins, here or on another machine."""
@@ -36,12 +46,20 @@ class SweepReport(Callback):
         if config.hydra.mode == RunMode.MULTIRUN:
             self.report(Path(config.hydra.sweep.dir))
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """All jobs ended."""
-        if page := self.report(Path(config.hydra.sweep.dir)):
-            print(f"The sweep's report: {page}")
-
     def report(self, folder: Path) -> Path | None:
         """The page about the sweep's runs so far; None where there is none."""
         runs = [run for run in sweep_runs(folder) if is_run(run)]
-        return write_report(runs, folder / REPORT_HTML) if runs else None
+        with briefly_alone(folder):
+            return write_report(runs, folder / REPORT_HTML) if runs else None
+
+
+def print_sweep(console: Console) -> None:
+    """At the end of a sweep, also of one that was not finished: its table, and where its report is."""
+    for folder in SweepReport.begun:
+        scored = [run for run in sweep_runs(folder) if (run / SCORES_CSV).is_file()]
+        if scored:
+            scores = collect(scored)
+            console.print(Markdown(render(summarize(scores), "md", notes=failures(scores))))
+        if page := SweepReport().report(folder):
+            console.print(f"The sweep's report: {page}", highlight=False, soft_wrap=True)
+    SweepReport.begun.clear()
