@@ -48,8 +48,8 @@ class Config:
     key_frame_stride: Any = None
 
 
-BROUGHT = ("loss", "attention", "optimizer", "key_frame_stride")
-SHARED = ("guidance_scale", "image_guidance_scale", "steps")  # set by models, for the methods that have them
+BROUGHT = ("loss", "attention", "optimizer")  # groups of some methods
+SHARED = ("guidance_scale", "image_guidance_scale", "steps", "key_frame_stride")  # numbers that some methods read
 
 
 def checked(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
@@ -63,13 +63,25 @@ def checked(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
     plain = OmegaConf.to_container(cfg, resolve=False)
     merged = DictConfig(OmegaConf.merge(OmegaConf.structured(Config), plain))
     given = {override.lstrip("+~").partition("=")[0].partition(".")[0] for override in overrides}
-    used = set(re.findall(r"\$\{(\w+)", OmegaConf.to_yaml(merged)))
+    used = reached(merged, "method")
     chosen = [key for key in BROUGHT if merged[key] is not None] + [key for key in SHARED if key in given]
     method = (merged.method or {}).get("_target_", "").rpartition(".")[2]
     for key in chosen:
         require(key in used, f"{key} has no meaning for this run's method, {method}: leave it out")
     OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     return merged
+
+
+def reached(cfg: DictConfig, key: str) -> set[str]:
+    """The top-level keys that an entry reads, itself or through those that it reads."""
+    found, rest = set(), [key]
+    while rest:
+        name = rest.pop()
+        if name in cfg and name not in found:
+            found.add(name)
+            node = OmegaConf.create({"node": OmegaConf.to_container(cfg, resolve=False)[name]})
+            rest += re.findall(r"\$\{(?:\w+:\$\{)?(\w+)", OmegaConf.to_yaml(node))
+    return found
 
 
 def composed(overrides: list[str]) -> DictConfig:
