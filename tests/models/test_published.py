@@ -3,25 +3,14 @@
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 
 import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    PNDMScheduler,
-    StableDiffusionPipeline,
-    TextToVideoSDPipeline,
-    UNet2DConditionModel,
-    UNet3DConditionModel,
-)
+from diffusers import UNet2DConditionModel, UNet3DConditionModel
 from hydra.utils import instantiate
 from safetensors.torch import load_file
-from transformers import CLIPTextConfig, CLIPTextModel
 
 import assd
 from assd.config import composed
@@ -30,10 +19,10 @@ from assd.errors import InputError
 from assd.methods.score_distillation.fusion import WeightedAttentionFusion
 from assd.models import load
 from assd.models.loading import clip_tokenizer, resolve_folder
-from experiments.check_models import edit_noise, matmul_teraflops, teraflops
+from tests.commands import program
+from tests.models.pipelines import PROMPTS, SIZE, image_pipeline, overrides, save_all, video_pipeline
 
 PUBLISHED = "pkg://assd.models/published"
-PROMPTS = ("a cat on grass", "a tiger on grass")
 
 
 @pytest.mark.parametrize(
@@ -55,71 +44,10 @@ def test_clip_tokenizer_is_clips():
     assert tokenizer.model_max_length == 77
 
 
-def text_encoder(width=32):
-    """CLIP's text encoder with its real vocabulary, small."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=49408, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=1,
-            num_attention_heads=2, bos_token_id=0, eos_token_id=2, pad_token_id=1,
-        )
-    )  # fmt: skip
-
-
-def autoencoder():
-    """Stable Diffusion's classes and scaling factor, factor 8."""
-    torch.manual_seed(0)
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(8, 8, 8, 8), latent_channels=4, norm_num_groups=4, scaling_factor=0.18215,
-    )  # fmt: skip
-
-
-SCHEDULE = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
-UNET = dict(in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8,
-            cross_attention_dim=32)  # fmt: skip
-
-
-def video_pipeline():
-    """ModelScopeT2V's classes, small; its networks draw their weights from seed 0."""
-    torch.manual_seed(0)
-    unet = UNet3DConditionModel(
-        **UNET,
-        attention_head_dim=8,
-        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
-        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
-    )
-    scheduler = DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=False)
-    return TextToVideoSDPipeline(autoencoder(), text_encoder(), clip_tokenizer(), unet, scheduler)
-
-
-def image_pipeline(**schedule):
-    """Stable Diffusion's classes, small."""
-    torch.manual_seed(1)
-    unet = UNet2DConditionModel(
-        **UNET,
-        attention_head_dim=2,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )
-    scheduler = PNDMScheduler(**SCHEDULE | schedule, skip_prk_steps=True, set_alpha_to_one=False)
-    return StableDiffusionPipeline(
-        autoencoder(), text_encoder(), clip_tokenizer(), unet, scheduler, None, None, requires_safety_checker=False
-    )
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Small pipelines as their repositories lay them out: fp16 variants, and Zeroscope's .bin files."""
-    root = tmp_path_factory.mktemp("published")
-    video_pipeline().to(torch.float16).save_pretrained(root / "modelscope", variant="fp16")
-    image_pipeline().to(torch.float16).save_pretrained(root / "stable_diffusion", variant="fp16")
-    video = video_pipeline()
-    video.save_pretrained(root / "zeroscope")
-    for name, network in {"unet": video.unet, "vae": video.vae}.items():
-        (root / "zeroscope" / name / "diffusion_pytorch_model.safetensors").unlink()
-        network.save_pretrained(root / "zeroscope" / name, safe_serialization=False)
-        assert (root / "zeroscope" / name / "diffusion_pytorch_model.bin").is_file()
-    return root
+    """The small pipelines' folders."""
+    return save_all(tmp_path_factory.mktemp("published"))
 
 
 @pytest.fixture
@@ -130,35 +58,27 @@ def mp4(tmp_path):
     return tmp_path / "cat.mp4"
 
 
-def overrides(saved, model):
-    """What a user with local folders types, at a size that a CPU edits in seconds."""
-    return [
-        f"model={model}", f"model.path={saved / model}",
-        f"image_model.path={saved / 'stable_diffusion'}", "model.dtype=float32", "image_model.dtype=float32",
-        "device=cpu", "model.height=32", "model.width=32", "model.num_frames=4", "attention.layers=1",
-    ]  # fmt: skip
-
-
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("model", ["modelscope", "zeroscope"])
 def test_saved_pipelines_edit_a_video(saved, mp4, tmp_path, model):
     """From safetensors, fp16 variants and .bin alike, `assd.run` edits an mp4: the real entry point, exit code 0."""
-    command = [
-        sys.executable, "-m", "assd.run", *overrides(saved, model), "dataset=video", f"dataset.path={mp4}",
-        f"dataset.source_prompt={PROMPTS[0]}", f"dataset.target_prompt={PROMPTS[1]}", "method.num_steps=2",
+    done = program(
+        "-m", "assd.run", *overrides(saved, model), "dataset=video", f"dataset.path={mp4}",
+        f"dataset.source_prompt={PROMPTS[0]}", f"dataset.target_prompt={PROMPTS[1]}", "steps.distillation=2",
         "tracking.mode=disabled", "metric=[flicker]", f"output={tmp_path / 'runs'}",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    )  # fmt: skip
+    assert done.code == 0, done.text
     (latents,) = (tmp_path / "runs").rglob("latents.safetensors")
     edit = load_file(latents)
     assert edit["Z"].isfinite().all()
     assert not torch.equal(edit["Z"], edit["Z_ref"])
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_half_precision_edits_as_float32_does(saved, mp4, precision):
     """The precision that is the default of the published models: the same edit but for its rounding."""
-    told = [*overrides(saved, "modelscope"), "method.num_steps=2"]
+    told = [*overrides(saved, "modelscope"), "steps.distillation=2"]
     half = [f"model.dtype={precision}", f"image_model.dtype={precision}"]
     full_edit, half_edit = (
         assd.edit(str(mp4), *PROMPTS, model="modelscope", overrides=[*told, *more]).astype(int) for more in ([], half)
@@ -178,33 +98,31 @@ for edit in range(3):
     if edit == 1:
         model.unet.compile(backend="aot_eager", fullgraph=True)
     torch._dynamo.config.error_on_recompile = edit == 2
-    with WeightedAttentionFusion(0.8, 1)(model.unet, 2):
-        predictions.append(model.predict_noise(z, 500, model.embed(("", "", "a cat", "a dog"))))
+    with WeightedAttentionFusion(0.8, 1)(model, 2):
+        predictions.append(model.predict(z, 500, model.embed(("", "", "a cat", "a dog"))))
 for prediction in predictions[1:]:
     torch.testing.assert_close(prediction, predictions[0], rtol=1e-3, atol=1e-4)
 """
 
 
+@pytest.mark.end_to_end
 def test_compiled_is_plain_to_rounding(saved):
     """Inside the fusion too the U-Net is one graph, and a second edit compiles nothing again.
 
     Traced by torch.compile and run without its code generator, which takes minutes; and without the tests' type checks.
     """
-    ended = subprocess.run(
-        [sys.executable, "-c", COMPILED, saved / "zeroscope"], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
+    ended = program("-c", COMPILED, saved / "zeroscope")
+    assert ended.code == 0, ended.text
 
 
 def test_the_mode_of_compilation_arrives(saved, monkeypatch):
     """`compile: reduce-overhead` is torch.compile's mode; a slip is refused by name."""
     modes = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, mode: modes.append(mode))
-    size = dict(allow_bin=True, device="cpu", height=32, width=32, num_frames=4)
-    load(str(saved / "zeroscope"), compile="reduce-overhead", **size)
+    load(str(saved / "zeroscope"), allow_bin=True, compile="reduce-overhead", **SIZE)
     assert modes == ["reduce-overhead"]
     with pytest.raises(InputError, match="compile must be null or one of default, reduce-overhead"):
-        load(str(saved / "zeroscope"), compile="fast", **size)
+        load(str(saved / "zeroscope"), allow_bin=True, compile="fast", **SIZE)
 
 
 def test_files_of_every_kind_hold_the_same_network(saved):
@@ -222,7 +140,7 @@ def test_only_what_is_used_is_loaded(saved):
     """The image model reads the video model's latents: its own autoencoder stays on disk, but its scale is known."""
     image_model = instantiate(composed(overrides(saved, "modelscope")).image_model)
     assert image_model.vae is None
-    assert image_model.scaling_factor == 0.18215
+    assert image_model.latents.scale == 0.18215
 
 
 def test_older_repositories_leave_the_scale_out(saved, tmp_path):
@@ -231,25 +149,23 @@ def test_older_repositories_leave_the_scale_out(saved, tmp_path):
     config = tmp_path / "older" / "vae" / "config.json"
     config.write_text(json.dumps({k: v for k, v in json.loads(config.read_text()).items() if k != "scaling_factor"}))
     model = load(str(tmp_path / "older"), vae=None, variant="fp16", device="cpu", height=32, width=32)
-    assert model.scaling_factor == 0.18215
+    assert model.latents.scale == 0.18215
 
 
 def test_a_local_folder_may_do_without_the_variant(saved):
     """`variant: fp16` is the hub repository's; a folder that someone saved plainly is read through the same YAML."""
-    size = dict(device="cpu", height=32, width=32, num_frames=4)
-    plain = load(str(saved / "zeroscope"), variant="fp16", allow_bin=True, **size)
+    plain = load(str(saved / "zeroscope"), variant="fp16", allow_bin=True, **SIZE)
     assert plain.unet.dtype == torch.float32
 
 
 def test_channels_last_changes_nothing_but_speed(saved):
     """The same noise to rounding, also inside the fusion."""
-    size = dict(device="cpu", height=32, width=32, num_frames=4)
     z = torch.randn(4, 4, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     predictions = []
     for options in ({}, {"channels_last": True}):
-        model = load(str(saved / "zeroscope"), allow_bin=True, **size, **options)
-        with WeightedAttentionFusion(0.8, 1)(model.unet, 2):
-            predictions.append(model.predict_noise(z, 500, model.embed(("", "", *PROMPTS))))
+        model = load(str(saved / "zeroscope"), allow_bin=True, **SIZE, **options)
+        with WeightedAttentionFusion(0.8, 1)(model, 2):
+            predictions.append(model.predict(z, 500, model.embed(("", "", *PROMPTS))))
     torch.testing.assert_close(predictions[1], predictions[0], rtol=1e-3, atol=1e-4)
     weight = next(m.weight for m in model.unet.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size[0] > 1)
     assert weight.is_contiguous(memory_format=torch.channels_last)
@@ -262,14 +178,13 @@ def test_bin_files_need_permission_and_run_nothing(saved, tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "owned"), "w"))
 
-    size = dict(device="cpu", height=32, width=32, num_frames=4)
     with pytest.raises(InputError, match="can't be loaded"):
-        load(str(saved / "zeroscope"), **size)
+        load(str(saved / "zeroscope"), **SIZE)
     shutil.copytree(saved / "zeroscope", tmp_path / "bad")
     with (tmp_path / "bad" / "unet" / "diffusion_pytorch_model.bin").open("wb") as file:
         pickle.dump({"conv_in.weight": Payload()}, file)
     with pytest.raises(InputError, match="can't be loaded"):
-        load(str(tmp_path / "bad"), allow_bin=True, **size)
+        load(str(tmp_path / "bad"), allow_bin=True, **SIZE)
     assert not (tmp_path / "owned").exists()
 
 
@@ -302,57 +217,9 @@ def test_random_weights_are_the_architecture(tmp_path):
         part.save_pretrained(tmp_path / name)
         next((tmp_path / name).glob("*.safetensors")).unlink()
     pipeline.scheduler.save_pretrained(tmp_path / "scheduler")
-    options = dict(random=True, architecture=str(tmp_path), device="cpu", height=32, width=32, num_frames=4)
+    options = dict(random=True, architecture=str(tmp_path), **SIZE)
     model = load("unused/unused", **options)
     again = load("another/unused", **options)
     assert all(torch.equal(a, b) for a, b in zip(model.unet.parameters(), again.unet.parameters()))
     edited = model.decode(model.encode(torch.zeros(4, 3, 32, 32)))
     assert edited.shape == (4, 3, 32, 32)
-
-
-@pytest.mark.parametrize("kind", ["path", "array", "images"])
-def test_edit_from_python(mp4, kind):
-    """`assd.edit` takes a path, an array or PIL images, and gives back bytes that are no longer the source."""
-    from PIL import Image  # noqa: PLC0415
-
-    frames = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
-    video = {"array": frames, "images": [Image.fromarray(frame) for frame in frames]}.get(kind)
-    if video is None:
-        write_video(mp4.with_name("eight.mp4"), torch.from_numpy(frames), 8.0)
-        video = mp4.with_name("eight.mp4")
-    steps = []
-    prompts = dict(source="a red circle moving right over snow", target="a blue circle moving right over snow")
-    told = ["method.num_steps=2", "device=cpu"]
-    edited = assd.edit(
-        video, **prompts, overrides=told, progress=lambda step, all_steps: steps.append((step, all_steps))
-    )
-    assert edited.shape == (8, 64, 64, 3)
-    assert edited.dtype == np.uint8
-    assert steps == [(1, 2), (2, 2)]
-    reconstruction = assd.edit(video, **prompts, overrides=[*told, "optimizer.lr=0"])
-    assert (edited != reconstruction).mean() > 0.1
-
-
-def test_edit_refuses_what_is_no_video():
-    """Floats, or frames without colour, are refused by name and shape."""
-    prompts = dict(source="a red circle moving right over snow", target="a blue circle moving right over snow")
-    with pytest.raises(InputError, match=r"video must be bytes.*float64 of shape \(8, 64, 64, 3\)"):
-        assd.edit(np.zeros((8, 64, 64, 3)), **prompts)
-    for frames in ([], [np.zeros((8, 8, 3), np.uint8), np.zeros((9, 8, 3), np.uint8)]):
-        with pytest.raises(InputError, match="frames of one size"):
-            assd.edit(frames, **prompts)
-    with pytest.raises(InputError, match="num_steps"):
-        assd.edit(np.zeros((8, 64, 64, 3), np.uint8), **prompts, overrides=["method.num_steps=0"])
-
-
-def test_the_full_size_check_measures():
-    """Two steps are two passes of either U-Net, which take less time than the steps; twice the branches, twice the
-    arithmetic. At the embedded models' size; the published one takes minutes."""
-    method = instantiate(composed(["method.num_steps=2", "device=cpu"]).method, _convert_="all")
-    trial = edit_noise(method, 0, "a red circle moving right over snow", "a blue circle moving right over snow")
-    assert len(trial.passes) == 4
-    assert 0 < sum(trial.passes) < sum(trial.steps)
-    assert not torch.equal(trial.Z, trial.Z_ref)
-    shape = trial.Z.shape
-    assert matmul_teraflops(torch.device("cpu"), torch.float32) > 0.001
-    assert teraflops(method.model.unet, (8, *shape), 12) == 2 * teraflops(method.model.unet, (4, *shape), 12) > 0

@@ -1,48 +1,37 @@
-"""The model interface against diffusers' own, and what a model refuses."""
+"""LatentDiffusion against diffusers' own, and what a model refuses."""
 
 import logging
 import types
 
 import pytest
 import torch
-from diffusers import DDPMScheduler, UNet3DConditionModel
+from diffusers import DDPMScheduler
+from einops import rearrange
 
+from assd.diffusion.model import LatentSpace
+from assd.diffusion.schedule import to_noise
 from assd.errors import InputError
-from assd.models import LatentDiffusion, load, resolve_device
+from assd.models import LatentDiffusion
+from assd.models.unet import latent_space
 from assd.shapes import networks
 
 RNG = torch.Generator().manual_seed(0)
-VIDEO = torch.randn((2, 6, 8, 16, 16), generator=RNG)  # two branches of c n h w
+VIDEO = torch.randn((2, 6, 8, 16, 16), generator=RNG)  # two branches of c f h w
 PROMPTS = ("a red circle moving right over snow", "")
-SIZE = dict(height=64, width=64, num_frames=8)
 
 
-@pytest.fixture(scope="module")
-def saved_model(tiny_video_model, tmp_path_factory):
-    """A folder in diffusers' layout, written by `save_pretrained`."""
-    folder = tmp_path_factory.mktemp("model")
-    tiny_video_model.unet.save_pretrained(folder / "unet")
-    tiny_video_model.vae.save_pretrained(folder / "vae")
-    tiny_video_model.text_encoder.save_pretrained(folder / "text_encoder")
-    tiny_video_model.tokenizer.save_pretrained(folder / "tokenizer")
-    networks.scheduler().save_pretrained(folder / "scheduler")
-    return folder
+def parts_of(model, **changes):
+    """The constructor's arguments of a model, some of them changed."""
+    names = ("unet", "vae", "text_encoder", "tokenizer", "canvas")
+    parts = {name: getattr(model, name) for name in names} | dict(vae_config=dict(model.vae.config))
+    return parts | dict(scheduler=DDPMScheduler.from_config(networks.scheduler().config)) | changes
 
 
-@pytest.mark.parametrize("t", [0, 50, 500, 999])
-def test_add_noise_agrees_with_diffusers(tiny_video_model, t):
-    """Eq. 1 under the model's schedule: square roots and the index of abar_t are diffusers'."""
-    eps = torch.randn(VIDEO.shape, generator=torch.Generator().manual_seed(1))
-    scheduler = DDPMScheduler.from_config(networks.scheduler().config)
-    expected = scheduler.add_noise(VIDEO, eps, torch.tensor([t, t]))
-    torch.testing.assert_close(tiny_video_model.add_noise(VIDEO, t, eps), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_branches_share_one_noise(tiny_video_model):
-    """A noise without the branch axis is added to both branches."""
-    eps = torch.randn(VIDEO.shape[1:], generator=torch.Generator().manual_seed(1))
-    both = tiny_video_model.add_noise(VIDEO, 500, eps)
-    assert all(torch.equal(both[i], tiny_video_model.add_noise(VIDEO[i], 500, eps)) for i in range(2))
+def test_the_schedule_is_the_schedulers(tiny_video_model):
+    """alpha_t^2 is diffusers' abar_t."""
+    abar = networks.scheduler().alphas_cumprod.double()
+    assert torch.tensor(tiny_video_model.schedule.alphas).double().square().allclose(abar, atol=1e-6)
+    assert tiny_video_model.prediction == "v_prediction"
 
 
 def test_video_prediction_is_the_unets(tiny_video_model):
@@ -56,11 +45,24 @@ def test_video_prediction_is_the_unets(tiny_video_model):
 
 
 def test_image_prediction_is_the_unets(tiny_image_model):
-    """The same interface on frames without a time axis."""
-    frames, embeddings = VIDEO[:, :, 0], tiny_image_model.embed(PROMPTS)
+    """A network that sees each frame alone is given them as a batch, each under its own video's prompt."""
+    model = tiny_image_model
+    frames = rearrange(VIDEO, "b c f h w -> (b f) c h w")
+    embeddings = model.embed(PROMPTS)
     with torch.no_grad():
-        expected = tiny_image_model.unet(frames, 321, embeddings).sample
-    assert torch.equal(tiny_image_model.predict(frames, 321, embeddings), expected)
+        expected = model.unet(frames, 321, torch.cat([embeddings[:1]] * 8 + [embeddings[1:]] * 8)).sample
+    prediction = model.predict(VIDEO, 321, embeddings)
+    assert torch.equal(rearrange(prediction, "b c f h w -> (b f) c h w"), expected)
+
+
+def test_frames_of_an_image_model_do_not_see_each_other(tiny_image_model, tiny_video_model):
+    """Another last frame changes the prediction of that frame alone; a video model's first frame notices."""
+    other = VIDEO.clone()
+    other[:, :, -1] += 1
+    for model, sees_time in ((tiny_image_model, False), (tiny_video_model, True)):
+        assert model.sees_time == sees_time
+        first, second = (model.predict(z, 500, model.embed(PROMPTS))[:, :, 0] for z in (VIDEO, other))
+        assert torch.allclose(first, second, atol=1e-5) != sees_time
 
 
 def test_models_are_frozen(tiny_video_model):
@@ -70,29 +72,48 @@ def test_models_are_frozen(tiny_video_model):
     assert not any(m.training for module in modules for m in module.modules())
 
 
-@pytest.mark.parametrize("t", [0, 500, 949])
-def test_v_prediction_is_converted_to_noise(fake_model, t):
-    """A network that answers v = sqrt(abar) eps - sqrt(1 - abar) z gives back the eps that z_t was made with."""
-    abar = torch.linspace(0.999, 0.005, 1000).double()
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("t", [1, 500, 949])
+def test_every_prediction_type_gives_back_the_noise(tiny_video_model, kind, t):
+    """A network that answers in its own words what z_t was made of gives back the eps of it."""
     z, eps = VIDEO
-    v = abar[t].sqrt().float() * eps - (1 - abar[t]).sqrt().float() * z
-
-    def unet(z_t, t, encoder_hidden_states):
-        return types.SimpleNamespace(sample=v[None])
-
+    config = dict(networks.scheduler().config) | dict(prediction_type=kind)
+    model = LatentDiffusion(**parts_of(tiny_video_model, scheduler=DDPMScheduler.from_config(config)))
+    alpha, sigma = model.schedule[t]
+    answer = {"epsilon": eps, "v_prediction": alpha * eps - sigma * z, "sample": z}[kind]
+    unet = lambda z_t, t, encoder_hidden_states: types.SimpleNamespace(sample=answer[None])  # noqa: E731
     unet.dtype = torch.float32
-    model = fake_model(unet=unet, alphas_cumprod=abar, prediction_type="v_prediction")
-    noise = model.predict_noise(model.add_noise(z, t, eps)[None], t, torch.zeros(1, 1, 1))
-    torch.testing.assert_close(noise[0], eps, rtol=1e-5, atol=1e-5)
+    model.unet = unet
+    z_t = model.schedule[t].add_noise(z, eps)[None]
+    prediction = model.forward(z_t, t, torch.zeros(1, 1, 1))
+    noise = to_noise(model.prediction, prediction, z_t, model.schedule[t])
+    torch.testing.assert_close(noise[0], eps, rtol=1e-3, atol=1e-3)
 
 
 def test_other_prediction_types_are_refused(tiny_video_model):
-    """A network trained to predict the sample can't be used as if it predicted noise."""
-    m = tiny_video_model
-    scheduler = DDPMScheduler(prediction_type="sample")
-    parts = dict(unet=m.unet, vae=m.vae, text_encoder=m.text_encoder, tokenizer=m.tokenizer, scheduler=scheduler)
-    with pytest.raises(InputError, match=r"prediction_type.*'sample'"):
-        LatentDiffusion(**parts, **SIZE)
+    """A network of which nobody knows what it predicts can't be used; flow is no U-Net's of diffusers."""
+    scheduler = DDPMScheduler(prediction_type="flow")
+    with pytest.raises(InputError, match=r"prediction_type.*'flow'"):
+        LatentDiffusion(**parts_of(tiny_video_model, scheduler=scheduler))
+
+
+def test_latent_statistics_are_the_autoencoders():
+    """One factor and shift as Stable Diffusion's and FLUX's state them, or a mean and a deviation a channel."""
+    assert latent_space(4, {"scaling_factor": 0.18215}) == LatentSpace(4, 0.18215, 0.0)
+    assert latent_space(4, {"scaling_factor": 0.36, "shift_factor": 0.11}) == LatentSpace(4, 0.36, 0.11)
+    per_channel = {"scaling_factor": 1.0, "latents_mean": [0.5, -1.0], "latents_std": [2.0, 4.0]}
+    raw = torch.randn(2, 3, 4, 4)
+    normalised = latent_space(2, per_channel).normalised(raw)
+    torch.testing.assert_close(normalised[0], (raw[0] - 0.5) / 2)
+    torch.testing.assert_close(normalised[1], (raw[1] + 1) / 4)
+
+
+def test_a_model_without_autoencoder_says_so(tiny_video_model):
+    """It predicts on another model's latents, whose statistics it knows, and neither encodes nor decodes."""
+    model = LatentDiffusion(**parts_of(tiny_video_model, vae=None))
+    assert model.latents == tiny_video_model.latents
+    with pytest.raises(InputError, match="no autoencoder"):
+        model.decode(VIDEO[0])
 
 
 def test_encode_is_the_scaled_posterior_mean(tiny_video_model):
@@ -100,8 +121,8 @@ def test_encode_is_the_scaled_posterior_mean(tiny_video_model):
     frames = torch.rand((3, 3, 64, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         mean = tiny_video_model.vae.encode(frames).latent_dist.mean
-    expected = (mean * tiny_video_model.vae.config.scaling_factor).transpose(0, 1)
-    assert tiny_video_model.vae.config.scaling_factor != 1
+    expected = (mean * tiny_video_model.latents.scale).transpose(0, 1)
+    assert tiny_video_model.latents.scale != 1
     torch.testing.assert_close(tiny_video_model.encode(frames), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -116,7 +137,7 @@ def test_decode_undoes_the_scaling(tiny_video_model):
     """The autoencoder decodes Z / scaling_factor, frame by frame in order, cut to [-1, 1]."""
     Z = VIDEO[0, :, :3]
     with torch.no_grad():
-        decoded = tiny_video_model.vae.decode(Z.transpose(0, 1) / tiny_video_model.vae.config.scaling_factor).sample
+        decoded = tiny_video_model.vae.decode(Z.transpose(0, 1) / tiny_video_model.latents.scale).sample
     frames = tiny_video_model.decode(Z)
     torch.testing.assert_close(frames, decoded.clamp(-1, 1), rtol=1e-3, atol=1e-4)
     assert frames.std() > 1e-3
@@ -154,60 +175,3 @@ def test_long_prompt_warns_what_is_cut(tiny_video_model, caplog):
     assert f"everything after {kept!r} is cut" in caplog.text
     assert "14 tokens" in caplog.text
     assert "reads 12" in caplog.text
-
-
-def test_saved_model_loads_and_predicts_the_same(tiny_video_model, saved_model):
-    """What `save_pretrained` wrote is what `from_pretrained` reads: all five parts, to the last bit."""
-    loaded = load(str(saved_model), device="cpu", **SIZE)
-    embeddings = loaded.embed(PROMPTS)
-    assert isinstance(loaded.unet, UNet3DConditionModel)
-    assert torch.equal(embeddings, tiny_video_model.embed(PROMPTS))
-    assert torch.equal(loaded.alphas_cumprod, tiny_video_model.alphas_cumprod)
-    assert torch.equal(loaded.decode(VIDEO[0]), tiny_video_model.decode(VIDEO[0]))
-    prediction = loaded.predict_noise(VIDEO, 500, embeddings)
-    assert torch.equal(prediction, tiny_video_model.predict_noise(VIDEO, 500, embeddings))
-    assert (loaded.height, loaded.width, loaded.num_frames) == (64, 64, 8)
-
-
-def test_same_arguments_same_model(saved_model):
-    """A model that several components name is held once, and another precision is another model."""
-    first = load(str(saved_model), device="cpu", **SIZE)
-    half = load(str(saved_model), device="cpu", dtype="float16", **SIZE)
-    assert load(str(saved_model), device="cpu", **SIZE) is first
-    assert half is not first
-    assert half.unet.dtype == torch.float16
-
-
-def test_missing_folder_says_what_it_must_hold(tmp_path):
-    """Not a traceback from the hub client, but the path and the layout that is expected there."""
-    with pytest.raises(InputError) as error:
-        load(str(tmp_path / "absent"), device="cpu", **SIZE)
-    assert "absent" in str(error.value)
-    for part in ("unet/", "vae/", "text_encoder/", "tokenizer/", "scheduler/"):
-        assert part in str(error.value)
-
-
-def test_missing_part_of_a_folder(saved_model, tmp_path):
-    """A folder without one of its parts is refused the same way."""
-    (tmp_path / "unet").symlink_to(saved_model / "unet")
-    with pytest.raises(InputError, match="vae/, text_encoder/"):
-        load(str(tmp_path), device="cpu", **SIZE)
-
-
-def test_unknown_precision(saved_model):
-    """A precision torch does not have is refused, by the argument's name."""
-    with pytest.raises(InputError, match="dtype"):
-        load(str(saved_model), dtype="float17", device="cpu", **SIZE)
-
-
-@pytest.mark.parametrize("device", ["gpu", "cuda:first", ""])
-def test_bad_device(device):
-    """A device torch does not know is refused, by the argument's name."""
-    with pytest.raises(InputError, match="device"):
-        resolve_device(device)
-
-
-def test_automatic_device():
-    """`auto` is the GPU where there is one, else the CPU."""
-    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert resolve_device("cpu").type == "cpu"
