@@ -42,6 +42,7 @@ class Config:
     output: str = MISSING
     save_frames: bool = MISSING
     targets_together: int = MISSING
+    objective: str | None = None
     loss: Any = None
     attention: Any = None
     optimizer: Any = None

@@ -24,14 +24,15 @@ from assd.config import CONFIG_PATH, checked, register, without
 from assd.console import console as make_console
 from assd.data.pairs import TextVideoPair
 from assd.device import resolve_device
-from assd.errors import EXPECTED, InputError, one_sentence, sentence
+from assd.errors import EXPECTED, InputError, one_sentence, require, sentence
 from assd.runs.directory import EditDirectory, RunDirectory
 from assd.runs.editor import Editor, summary_of
 from assd.runs.interrupt import Stop, Stopped, hand_on, stopping_on_signals
 from assd.runs.lock import briefly_alone, one_writer
+from evaluation.case import Metric
 from evaluation.report import REPORT_HTML, write_report
 from evaluation.report.sweep import print_sweep
-from evaluation.scores import failure, read_scores, score_edit, scored_by, update_scores
+from evaluation.scores import EDITED, failure, read_scores, score_edit, scored_by, update_scores
 from evaluation.tables import means_table, print_failures
 
 console = make_console()
@@ -40,15 +41,18 @@ register()
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="config")
-def app(cfg: DictConfig) -> None:
-    """One run, here or as a launcher's job: it says what went wrong, and stops with everything saved when it must."""
+def app(cfg: DictConfig) -> float | None:
+    """One run, here or as a launcher's job: it says what went wrong, and stops with everything saved when it must.
+
+    Returns the mean of the metric that `objective` names, for a sweeper that looks for its best value.
+    """
     logging.getLogger().handlers = [RichHandler(console=console, show_path=False, show_time=False)]
     hydra_cfg = HydraConfig.get()
     with job_errors(hydra_cfg), stopping_on_signals() as stop:
-        run(cfg, hydra_cfg, stop)
+        return run(cfg, hydra_cfg, stop)
 
 
-def run(cfg: DictConfig, hydra_cfg: DictConfig, stop: Stop) -> None:
+def run(cfg: DictConfig, hydra_cfg: DictConfig, stop: Stop) -> float | None:
     """Everything the configuration names is built, then every pair is edited and scored."""
     overrides = list(hydra_cfg.overrides.task)
     cfg = checked(cfg, overrides)
@@ -56,7 +60,9 @@ def run(cfg: DictConfig, hydra_cfg: DictConfig, stop: Stop) -> None:
     device = resolve_device(cfg.device)
     pairs = instantiate(cfg.dataset, _convert_="all")
     method = instantiate(cfg.method, _convert_="all")
-    metrics = list(instantiate(cfg.metric, _convert_="all").values())
+    by_name = instantiate(cfg.metric, _convert_="all")
+    objective = None if cfg.objective is None else chosen(cfg.objective, by_name)
+    metrics = list(by_name.values())
     tracking = instantiate(cfg.tracking, _convert_="all")
     incidental = hydra_cfg.job.config.override_dirname.exclude_keys
     directory = RunDirectory(Path(hydra_cfg.runtime.output_dir), incidental)
@@ -86,6 +92,15 @@ def run(cfg: DictConfig, hydra_cfg: DictConfig, stop: Stop) -> None:
     conclude(directory, pairs, scores, overview, page, editor.problems)
     if editor.failed:
         raise InputError(summary_of(editor, len(pairs)))
+    if objective is None:
+        return None
+    return float(scores[(scores.video == EDITED) & (scores.metric == objective.name)].value.mean())
+
+
+def chosen(name: str, metrics: dict[str, Metric]) -> Metric:
+    """The metric that a sweeper asks for. Raises InputError where it is not among the run's metrics."""
+    require(name in metrics, f"objective must be one of this run's metrics, {', '.join(metrics)}; got {name!r}")
+    return metrics[name]
 
 
 def own_device(device: str, hydra_cfg: DictConfig) -> str:
