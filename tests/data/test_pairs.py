@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from assd.data.pairs import Prompts, folder, video
+from assd.data.pairs import Canvas, Prompts, folder, video
 from assd.data.video import write_frames, write_video
 from assd.errors import InputError
 
@@ -61,11 +61,31 @@ def test_folder_follows_its_csv(tmp_path: Path) -> None:
     assert second.prompts == Prompts("a dog", "a wolf, running")
     assert (first.id, second.id) == ("01-clip", "02-frames")
     for pair, value in ((first, 60), (second, 200)):
-        footage = pair.read()
+        footage = pair.read(pair.canvas)
         assert footage.frames.shape == (4, 3, 24, 32)
         assert footage.frames.mean().item() == pytest.approx(value / 127.5 - 1, abs=0.05)
         assert footage.masks is None
         assert footage.truth is None
+
+
+def test_a_pair_is_scored_on_the_datasets_canvas_and_read_on_any(tmp_path: Path) -> None:
+    """The dataset's size is the pair's canvas; a method that works at another size reads the same video at that."""
+    write_csv(tmp_path, *ROWS[:2])
+    write_video(tmp_path / "clip.mp4", grey(9, 60), 8.0)
+    (pair,) = folder(str(tmp_path), 4, 24, 32)
+    assert pair.canvas == Canvas(4, 24, 32)
+    assert pair.read(pair.canvas).frames.shape == (4, 3, 24, 32)
+    assert pair.read(Canvas(5, 16, 16)).frames.shape == (5, 3, 16, 16)
+
+
+def test_other_columns_are_options(tmp_path: Path) -> None:
+    """What the loader does not know is the edit's own, for methods that do; an empty cell is no option."""
+    header = "video,source_prompt,target_prompt,blend_words,strength"
+    write_csv(tmp_path, header, "a.mp4,a cat,a dog,cat,0.5", "a.mp4,a cat,a cow,,")
+    first, second = folder(str(tmp_path), 4, 24, 32)
+    assert first.options == {"blend_words": "cat", "strength": "0.5"}
+    assert second.options == {}
+    assert "changes" not in first.options
 
 
 def test_two_edits_of_one_video_have_different_ids(tmp_path: Path) -> None:
@@ -86,14 +106,14 @@ def test_pairs_are_read_in_their_turn(tmp_path: Path) -> None:
     write_csv(tmp_path, ROWS[0], "lost.mp4,a cat,a tiger")
     (pair,) = folder(str(tmp_path), 4, 24, 32)
     with pytest.raises(InputError, match=r"lost\.mp4 does not exist"):
-        pair.read()
+        pair.read(pair.canvas)
 
 
 def test_davis_masks_lie_on_their_frames(tmp_path: Path) -> None:
     """Of DAVIS's root, frames and annotations are found by name, and masks are resized and cropped as the frames."""
     davis(tmp_path)
     (pair,) = folder(str(tmp_path), 6, 64, 64)
-    footage = pair.read()
+    footage = pair.read(pair.canvas)
     assert pair.id == "01-cars"
     assert footage.frames.shape == (6, 3, 64, 64)
     assert footage.masks is not None
@@ -110,10 +130,10 @@ def test_what_an_edit_changes_may_be_said(tmp_path: Path) -> None:
     """A column of its own in prompts.csv; where it is empty or absent the object changes, and a slip is named."""
     davis(tmp_path)
     (plain,) = folder(str(tmp_path), 4, 48, 48)
-    assert plain.read().changes == "object"
+    assert plain.read(plain.canvas).changes == "object"
     lines = ["video,source_prompt,target_prompt,changes", "cars,a,b,background", "cars,a,b,"]
     (tmp_path / "prompts.csv").write_text("\n".join(lines))
-    assert [pair.read().changes for pair in folder(str(tmp_path), 4, 48, 48)] == ["background", "object"]
+    assert [pair.read(pair.canvas).changes for pair in folder(str(tmp_path), 4, 48, 48)] == ["background", "object"]
     (tmp_path / "prompts.csv").write_text("\n".join([*lines, "cars,a,b,backgruond"]))
     with pytest.raises(InputError, match="row 3: changes must be one of object, background, everything"):
         folder(str(tmp_path), 4, 48, 48)
@@ -123,7 +143,7 @@ def test_davis_masks_are_sampled_as_the_frames(tmp_path: Path) -> None:
     """Where fewer frames are asked for than there are, each kept frame has its own mask."""
     davis(tmp_path)
     (pair,) = folder(str(tmp_path), 3, 48, 48)
-    footage = pair.read()
+    footage = pair.read(pair.canvas)
     assert footage.masks is not None
     assert (footage.masks == (footage.frames.mean(1) > 0)).float().mean() > 0.99
 
@@ -135,7 +155,7 @@ def test_a_folder_beside_annotations_need_not_have_them(tmp_path: Path) -> None:
         file.unlink()
     (tmp_path / "Annotations" / "480p" / "cars").rmdir()
     (pair,) = folder(str(tmp_path), 4, 48, 48)
-    assert pair.read().masks is None
+    assert pair.read(pair.canvas).masks is None
 
 
 def test_missing_csv_is_refused(tmp_path: Path) -> None:
@@ -167,7 +187,7 @@ def test_one_video_is_one_pair(tmp_path: Path) -> None:
     (pair,) = video(str(tmp_path / "cat.mp4"), "a cat", "a tiger", 5, 16, 16)
     assert pair.id == "cat"
     assert pair.prompts == Prompts("a cat", "a tiger")
-    footage = pair.read()
+    footage = pair.read(pair.canvas)
     assert footage.frames.shape == (5, 3, 16, 16)
     assert footage.fps == pytest.approx(4)
     assert footage.masks is None
