@@ -18,7 +18,8 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from assd.diffusion.draw import generator
 from assd.models import LatentDiffusion, load, resolve_folder
-from assd.runs import pictures, video
+from assd.data.video import to_bytes
+from assd.runs import pictures
 from assd.shapes.corpus import clip
 from assd.shapes.judge import judge
 from assd.shapes.world import ATTRIBUTES, Clip, render, visible
@@ -99,7 +100,7 @@ def check_generation(
     videos = []
     for i, c in enumerate(track(clips, "generating", console=console)):
         z = generate(
-            model, scheduler, [c.caption], (model.unet.config.in_channels, model.num_frames, 16, 16), steps, w, seed=i
+            model, scheduler, [c.caption], (model.unet.config.in_channels, model.canvas.num_frames, 16, 16), steps, w, seed=i
         )
         frames = model.decode(z[0])
         videos.append(frames)
@@ -151,7 +152,7 @@ def main() -> None:
         table.add_row(name, f"{value:.3f}", f">= {BOUNDS[name]}" if name in BOUNDS else "")
     console.print(table)
     options.picture.parent.mkdir(parents=True, exist_ok=True)
-    sheet = video.to_bytes(samples_picture(videos))
+    sheet = to_bytes(samples_picture(videos))
     pictures.save(pictures.grid(sheet.repeat_interleave(2, 1).repeat_interleave(2, 2), columns=8), options.picture)
     console.print(f"samples in {options.picture}")
     missed = [name for name, bound in BOUNDS.items() if numbers[name] < bound]
