@@ -113,8 +113,9 @@ class EditDirectory(FinishedEdit):
 
     def check_belongs(self, identity: dict) -> None:
         """Raises InputError where the result or checkpoint that is there was made from something else."""
-        made_from = self.record.get("identity") or (self._stored[1] if self._checkpoint.exists() else {})
-        known = {key: value for key, value in self.record.items() if key in identity} | made_from
+        record = self.record if self.finished else {}  # what failed has made nothing that is to be kept
+        made_from = record.get("identity") or (self._stored[1] if self._checkpoint.exists() else {})
+        known = {key: value for key, value in record.items() if key in identity} | made_from
         changed = differences(known, {key: identity[key] for key in known})
         require(
             not changed,
