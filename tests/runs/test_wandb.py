@@ -12,14 +12,16 @@ import pandas as pd
 import pytest
 import torch
 
-from assd.data.pairs import Prompts, TextVideoPair
+from assd.data.pairs import Canvas, Prompts, TextVideoPair
 from assd.data.video import write_video
 from assd.errors import InputError
 from assd.runs.wandb import WandB
 from evaluation.scores import COLUMNS, row
 
+pytestmark = pytest.mark.end_to_end  # W&B works in a process of its own
+
 METRIC = "CLIP text (embedded CLIP, cosine)"
-PAIRS = [TextVideoPair(f"p{i}", Prompts("a", "b"), lambda: None, clip="p") for i in range(2)]
+PAIRS = [TextVideoPair(f"p{i}", Prompts("a", "b"), lambda canvas: None, "p", Canvas(2, 16, 16)) for i in range(2)]
 CURVES = [{"step": i, "t": 100 + i, "gradient_norm": 1.0 / (i + 1)} for i in range(10)]
 
 
