@@ -1,8 +1,9 @@
 """Where a program speaks to a person: it goes on when nobody listens any more."""
 
+import io
 import os
 import sys
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 
@@ -10,7 +11,7 @@ from rich.console import Console
 class Listener:
     """A text stream that a closed pipe behind it (`| head -1`) does not break: from then on nothing is written."""
 
-    def __init__(self, stream: TextIO):
+    def __init__(self, stream: io.TextIOBase):
         self._stream = stream
 
     def write(self, text: str) -> int:
