@@ -26,7 +26,9 @@ def own_frame(frames: int) -> FrameTable:
 
 
 def first_and_previous(frames: int) -> FrameTable:
-    """Sparse-causal attention (Tune-A-Video, Eq. 4): the first frame, then the one before; frame 0 sees itself twice.
+    """Sparse-causal attention (Tune-A-Video, arXiv 2212.11565): the first frame, then the one before.
+
+    Frame 0 sees itself twice, and no other frame sees itself.
 
     >>> first_and_previous(4)
     [[0, 0], [0, 0], [0, 1], [0, 2]]
