@@ -86,10 +86,13 @@ class Case:
         """The random input of a key: standard normal, drawn in float64."""
         return torch.from_numpy(np.random.default_rng([self.seed, key]).standard_normal(shape).astype(np.float32))
 
-    def relative(self, name: str, ours: ArrayLike | Tensor, limit: float) -> Point:
-        """The norm of the difference over the norm of the recorded array."""
+    def relative(
+        self, name: str, ours: ArrayLike | Tensor, limit: float, start: ArrayLike | Tensor | None = None
+    ) -> Point:
+        """The norm of the difference over the norm of the recorded array; of what both moved from `start`, if given."""
         ours, theirs = self.pair(name, ours)
-        return Point(name, distance(ours, theirs, over=np.linalg.norm(theirs)), limit)
+        moved = theirs if start is None else theirs - np.asarray(start, dtype=np.float64)
+        return Point(name, distance(ours, theirs, over=float(np.linalg.norm(moved))), limit)
 
     def of_largest(self, name: str, ours: ArrayLike | Tensor, limit: float) -> Point:
         """The largest difference over the recorded array's largest magnitude."""
