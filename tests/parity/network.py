@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from assd.models.unet import LatentDiffusion
 
@@ -34,6 +37,9 @@ SCHEDULER = dict(
     prediction_type="epsilon",
 )
 
+NO_TEXT = dict(vocab_size=2, bos_token_id=0, eos_token_id=1, hidden_size=2, intermediate_size=2, num_hidden_layers=1,
+               num_attention_heads=1)  # fmt: skip
+
 
 class TableModel(LatentDiffusion):
     """A model whose prompts are looked up in a table, and whose autoencoder, where it has one, is given.
@@ -54,8 +60,8 @@ class TableModel(LatentDiffusion):
             unet=unet,
             vae=None,
             vae_config={"scaling_factor": 0.18215},
-            text_encoder=None,
-            tokenizer=None,
+            text_encoder=CLIPTextModel(CLIPTextConfig(**NO_TEXT)),
+            tokenizer=PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel())),
             scheduler=DDIMScheduler(**SCHEDULER),
         )
         if encoder is not None:
