@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -20,22 +19,16 @@ from assd.errors import require
 from assd.methods.method import Advance, Checkpoint, Edit, Request, ignore_progress
 from assd.methods.recorder import Recorder, check_checkpoints
 from assd.methods.tokenflow.injection import Injection, from_source
-from assd.methods.tokenflow.key_frames import Distance, KeyFrames, Neighbours, Weighting
+from assd.methods.tokenflow.key_frames import KeyFrames, check_choices
 from assd.methods.tokenflow.propagation import TokenPropagation
 from assd.models.inflation import image_unet
 
 ADVICE = "Try dtype float32 in the model, a smaller guidance_scale, or more steps"
 
-Variant = Literal["pnp", "sdedit"]
-Start = Literal["inverted", "renoised", "noise"]
-Slice = Literal["rounded", "truncated"]
 CHOICES = {
-    "variant": get_args(Variant),
-    "start": get_args(Start),
-    "neighbours": get_args(Neighbours),
-    "weighting": get_args(Weighting),
-    "distance": get_args(Distance),
-    "sdedit_slice": get_args(Slice),
+    "variant": ("pnp", "sdedit"),
+    "sdedit_slice": ("rounded", "truncated"),
+    "start": ("inverted", "renoised", "noise"),
 }
 
 
@@ -86,7 +79,7 @@ class TokenFlow:
     height: int
     width: int
     seed: int
-    variant: Variant
+    variant: str
     guidance_scale: float
     negative_prompt: str
     inversion_steps: int
@@ -96,11 +89,11 @@ class TokenFlow:
     pnp_attn_t: float
     pnp_f_t: float
     sdedit_start: float
-    sdedit_slice: Slice
-    start: Start
-    neighbours: Neighbours
-    weighting: Weighting
-    distance: Distance
+    sdedit_slice: str
+    start: str
+    neighbours: str
+    weighting: str
+    distance: str
     checkpoint_every: int
     checkpoint_seconds: float
     injected_attention: Sequence[str] | None = None
@@ -111,9 +104,7 @@ class TokenFlow:
         DDIM(self.model.schedule, self.model.prediction, self.network_time)
         check_scale(self.guidance_scale)
         check_checkpoints(self.checkpoint_every, self.checkpoint_seconds)
-        for name, choices in CHOICES.items():
-            chosen = getattr(self, name)
-            require(chosen in choices, f"{name} must be one of {', '.join(choices)}; got {chosen!r}")
+        check_choices(self, CHOICES)
         for name in ("pnp_attn_t", "pnp_f_t", "sdedit_start"):
             share = getattr(self, name)
             require(0 <= share <= 1, f"{name} must be in [0, 1], a share of the sampling steps; got {share}")

@@ -1,8 +1,7 @@
 """Which frames TokenFlow edits together, and how much of each the other frames take."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -11,9 +10,18 @@ from torch import Tensor
 from assd.diffusion.draw import generator
 from assd.errors import require
 
-Neighbours = Literal["adjacent", "previous"]
-Weighting = Literal["linear", "sigmoid"]
-Distance = Literal["key_frame", "batch_centre"]
+CHOICES = {
+    "neighbours": ("adjacent", "previous"),
+    "weighting": ("linear", "sigmoid"),
+    "distance": ("key_frame", "batch_centre"),
+}
+
+
+def check_choices(component: object, choices: Mapping[str, Sequence[str]]) -> None:
+    """Raises InputError for an argument that is none of its choices."""
+    for name, known in choices.items():
+        chosen = getattr(component, name)
+        require(chosen in known, f"{name} must be one of {', '.join(known)}; got {chosen!r}")
 
 
 @dataclass(frozen=True)
@@ -34,12 +42,13 @@ class KeyFrames:
 
     num_frames: int
     batch_size: int
-    neighbours: Neighbours
-    weighting: Weighting
-    distance: Distance
+    neighbours: str
+    weighting: str
+    distance: str
     offsets: Sequence[Sequence[int]] | None = None
 
     def __post_init__(self):
+        check_choices(self, CHOICES)
         require(self.batch_size >= 1, f"batch_size must be >= 1; got {self.batch_size}")
         sizes = [len(batch) for batch in self.batches]
         for step, row in enumerate(self.offsets or ()):
