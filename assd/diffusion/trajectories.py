@@ -43,9 +43,7 @@ class Trajectories:
         return Trajectories(cells, here)
 
 
-def trajectories(
-    flow: Float[Tensor, "m 2 H W"], h: int, w: int, draws: random.Random, window: int = 0
-) -> Trajectories:
+def trajectories(flow: Float[Tensor, "m 2 H W"], h: int, w: int, draws: random.Random, window: int = 0) -> Trajectories:
     """The trajectories of h x w cells along forward flow, given in pixels (x, y) of H x W frames.
 
     draws   decides at collisions, by one `randint(0, n - 1)` for n cells that arrive together
@@ -61,13 +59,14 @@ def trajectories(
 
 
 def links(flow: Float[Tensor, "m 2 H W"], h: int, w: int) -> Links:
-    """Where each cell moves: by round(r flow / R) cells, read off at the first of its pixels, r of R being h of H or w of W.
+    """Where each cell moves: by round(w x / W) columns and round(h y / H) rows, with the flow at its top left pixel.
 
     Halves are rounded to the even number. Cells that leave the frame, and those of the last frame, go nowhere.
     """
     height, width = flow.shape[-2:]
-    x, y = (F.interpolate(flow.double(), size=(h, w)) * torch.tensor([w / width, h / height])[:, None, None]).unbind(1)
-    columns, rows = torch.arange(w) + x.round().long(), torch.arange(h)[:, None] + y.round().long()
+    x, y = F.interpolate(flow, size=(h, w)).double().unbind(1)
+    columns = torch.arange(w) + (w * x / width).round().long()
+    rows = torch.arange(h)[:, None] + (h * y / height).round().long()
     inside = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
     next_frame = torch.arange(1, len(flow) + 1)[:, None, None]
     arrived = torch.where(inside, (next_frame * h + rows) * w + columns, NOWHERE)
@@ -94,7 +93,7 @@ def without_collisions(links: Links, draws: random.Random) -> Links:
 
 
 def joined(links: Links, frames: int) -> Int[np.ndarray, "p f"]:
-    """Of each cell its track: the number of the track's cell in every frame. A cell that nothing links to begins one."""
+    """Of each cell its track: the number of the track's cell in every frame. Where nothing links to, a track begins."""
     number = rearrange(np.arange(len(links)), "(f hw) -> f hw", f=frames)
     track = np.full_like(number, NOWHERE)
     begun = 0
@@ -115,7 +114,7 @@ def itself(cells: int) -> Int[np.ndarray, "p 1"]:
 
 
 def neighbours(frames: int, h: int, w: int, window: int) -> Int[np.ndarray, "p s"]:
-    """Of each cell those around it in its frame, row by row; those outside the frame are left out, the rest moves up."""
+    """Of each cell those around it in its frame, row by row; what is outside the frame is left out."""
     around = np.arange(-window, window + 1)
     dy, dx = (offset.reshape(-1) for offset in np.meshgrid(around, around, indexing="ij"))
     beside = (dy != 0) | (dx != 0)
