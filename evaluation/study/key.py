@@ -1,7 +1,7 @@
 """The study's key: what its folder must not tell. It lies beside the folder, for the server and the analysis.
 
-It says whose edit each clip is, which trials are catch trials and by which rule raters are excluded. It holds the secret
-that the names of clips and the signatures of sheets are made with.
+It says whose edit each clip is, which trials are catch trials and by which rule raters are excluded. It holds the
+secret that the names of clips and the signatures of sheets are made with.
 """
 
 import hashlib
@@ -33,12 +33,13 @@ class Rule:
 
     Args:
         broken_share: of the answers to trials with a broken clip, at least this share prefers the edit.
-        reversed_share: of the answers to repeated trials, at most this share prefers the other edit than before.
+        reversed_share: of the answers to repeated trials, at most this share prefers the other edit than before. An
+            attentive rater turns some of them, where the edits are close; one who always takes the same side, all.
         seconds: a trial takes at least this long, in the median.
     """
 
     broken_share: float = 0.8
-    reversed_share: float = 0.5
+    reversed_share: float = 0.8
     seconds: float = 3.0
 
 

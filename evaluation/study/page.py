@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,75 +11,14 @@ import numpy as np
 from markupsafe import Markup
 
 from assd.errors import require
+from evaluation.study.blind import QUESTIONS, Blind
 from evaluation.study.clips import write_broken, write_like
 from evaluation.study.edits import StudyEdit, comparable
-from evaluation.study.key import Key, KeyTrial, beside, sign, write_key
-from evaluation.study.plan import BROKEN, Plan, Trial, with_broken_clip
+from evaluation.study.key import Key, beside, write_key
+from evaluation.study.plan import BROKEN, Plan, with_broken_clip
 
 TITLE = "Which edit is better?"
 SECONDS = {"pairwise": 20, "best_of": 45}  # that a trial takes, roughly: the page says how long it will be
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked about every trial."""
-
-    id: str
-    text: str
-
-
-QUESTIONS = [  # the three criteria in the paper's words
-    Question("alignment", "Alignment between the edited video and the target text prompt"),
-    Question(
-        "consistency",
-        "Inter-frame consistency and the continuity of motion between adjacent frames of the edited video",
-    ),
-    Question("preservation", "Preservation of the original video's motion patterns and unedited regions"),
-]
-
-
-class Blind:
-    """Names that tell nothing, made from the secret; and methods and pairs in the order of such names.
-
-    So neither a name nor the plan, whose seed is known, leads to a method.
-    """
-
-    def __init__(self, secret: str, pairs: dict[str, dict[str, StudyEdit]]) -> None:
-        self.secret = secret
-        self.pairs = sorted(pairs, key=lambda pair: self.name("pair", pair))
-        methods = {method for edits in pairs.values() for method in edits}
-        self.methods = sorted(methods, key=lambda method: self.name("method", method))
-
-    def name(self, *of: str | int) -> str:
-        """Twelve hexadecimal digits."""
-        return sign(self.secret, "/".join(map(str, of)))[:12]
-
-    def pair(self, pair: int) -> str:
-        """A pair's name on the page."""
-        return self.name("pair", self.pairs[pair])
-
-    def clip(self, pair: int, method: int) -> str:
-        """The name of an edit, or of a pair's broken clip."""
-        shown = ("broken",) if method == BROKEN else ("edit", self.methods[method])
-        return self.name(*shown, self.pairs[pair])
-
-    def source(self, pair: int) -> str:
-        """The name of a pair's source video."""
-        return self.name("source", self.pairs[pair])
-
-    def sheet(self, number: int, trials: list[Trial]) -> list[KeyTrial]:
-        """A sheet by names."""
-        ids = [self.name("trial", number, place) for place in range(len(trials))]
-        return [
-            KeyTrial(
-                id=id,
-                pair=self.pair(trial.pair),
-                clips=[self.clip(trial.pair, method) for method in trial.methods],
-                kind=trial.kind,
-                repeats=None if trial.repeats is None else ids[trial.repeats],
-            )
-            for id, trial in zip(ids, trials)
-        ]
 
 
 def write_study(
@@ -98,8 +37,8 @@ def write_study(
     for there in (output, key_file):
         require(not there.exists(), f"{there} is there already: give another --output, or remove that study")
     pairs = comparable(runs, complete=plan.design == "best_of")
-    blind = Blind(secret, pairs)
-    key = key_of(plan, blind, pairs)
+    blind = Blind(secret, {pair: list(edits) for pair, edits in pairs.items()})
+    key = blind.key(plan)
     partial = beside(output, "partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "clips").mkdir(parents=True)
@@ -108,25 +47,6 @@ def write_study(
     write_key(key, key_file)
     partial.rename(output)
     return key
-
-
-def key_of(plan: Plan, blind: Blind, pairs: dict[str, dict[str, StudyEdit]]) -> Key:
-    """The plan carried out, and every name with its meaning."""
-    finished = [[blind.methods.index(method) for method in pairs[pair]] for pair in blind.pairs]
-    clips: dict[str, str | None] = {blind.clip(pair, BROKEN): None for pair in with_broken_clip(len(finished))}
-    for pair, methods in enumerate(finished):
-        clips |= {blind.clip(pair, method): blind.methods[method] for method in methods}
-    return Key(
-        study=blind.name("study"),
-        secret=blind.secret,
-        design=plan.design,
-        seed=plan.seed,
-        methods=sorted(blind.methods),
-        questions=[question.id for question in QUESTIONS],
-        pairs={blind.pair(pair): name for pair, name in enumerate(blind.pairs)},
-        clips=clips,
-        sheets=[blind.sheet(number, trials) for number, trials in enumerate(plan.deal(finished))],
-    )
 
 
 def write_clips(folder: Path, blind: Blind, pairs: dict[str, dict[str, StudyEdit]], plan: Plan) -> None:
