@@ -9,6 +9,7 @@ import hmac
 import json
 import math
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,16 @@ class Key:
     rule: Rule = field(default_factory=Rule)
     format: int = FORMAT
 
-    def signature(self, sheet: int) -> str:
-        """HMAC-SHA256 of a sheet as it is served."""
-        served = [[trial.id, trial.pair, *trial.clips] for trial in self.sheets[sheet]]
-        return sign(self.secret, json.dumps([self.study, sheet, served]))
+    @cached_property
+    def signatures(self) -> list[str]:
+        """HMAC-SHA256 of each sheet as it is served."""
+        served = [[[trial.id, trial.pair, *trial.clips] for trial in sheet] for sheet in self.sheets]
+        return [sign(self.secret, json.dumps([self.study, number, sheet])) for number, sheet in enumerate(served)]
 
-    def trial(self, sheet: int, trial: str) -> KeyTrial:
-        """A trial of a sheet by its id."""
-        return next(found for found in self.sheets[sheet] if found.id == trial)
+    @cached_property
+    def trials(self) -> list[dict[str, KeyTrial]]:
+        """Each sheet's trials by their ids."""
+        return [{trial.id: trial for trial in sheet} for sheet in self.sheets]
 
     def check(self, answer: Any) -> dict[str, Any]:
         """The answer, without what it may hold beside an answer. Raises Refused unless it answers what was served."""
@@ -86,11 +89,11 @@ class Key:
         sheet = answer["sheet"]
         refuse_unless(answer["study"] == self.study, 403, "this is an answer to another study")
         refuse_unless(0 <= sheet < len(self.sheets), 403, f"there is no sheet {sheet}")
-        signed = hmac.compare_digest(answer["signature"].encode(), self.signature(sheet).encode())
+        signed = hmac.compare_digest(answer["signature"].encode(), self.signatures[sheet].encode())
         refuse_unless(signed, 403, f"the signature is not that of sheet {sheet}")
-        served = {trial.id: trial for trial in self.sheets[sheet]}.get(answer["trial"])
-        if served is None:
-            raise Refused(403, f"sheet {sheet} has no trial {answer['trial']!r}")
+        trials = self.trials[sheet]
+        refuse_unless(answer["trial"] in trials, 403, f"sheet {sheet} has no trial {answer['trial']!r}")
+        served = trials[answer["trial"]]
         refuse_unless(answer["clips"] == served.clips, 403, "these are not the clips of this trial, in their order")
         self.check_choices(answer["choices"], len(served.clips))
         return {name: answer[name] for name in (*FIELDS, *OPTIONAL) if name in answer}

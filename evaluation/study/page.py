@@ -74,7 +74,7 @@ def served(key: Key, blind: Blind, pairs: dict[str, dict[str, StudyEdit]], post:
         }
     sheets = [
         {
-            "signature": key.signature(number),
+            "signature": key.signatures[number],
             "trials": [{"id": trial.id, "pair": trial.pair, "clips": trial.clips} for trial in trials],
         }
         for number, trials in enumerate(key.sheets)

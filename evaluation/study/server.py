@@ -112,6 +112,8 @@ class Handler(SimpleHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Access-Control-Allow-Origin", "*")
         self.send_header("Access-Control-Allow-Headers", "Content-Type")
+        if status in UNREAD:
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
 

@@ -80,7 +80,7 @@ def simulated_answer(
         study=key.study,
         rater=session.rater,
         sheet=session.sheet,
-        signature=key.signature(session.sheet),
+        signature=key.signatures[session.sheet],
         trial=trial.id,
         clips=trial.clips,
         choices=dict(zip(key.questions, places)),
