@@ -24,7 +24,7 @@ NAME_LENGTH = 100
 class Config:
     """The keys of a run. A group's own keys are its constructor's arguments, checked when it is called.
 
-    The last four are brought by the methods that have them.
+    The last five are brought by the methods that have them.
     """
 
     model: Any = MISSING
@@ -46,10 +46,11 @@ class Config:
     loss: Any = None
     attention: Any = None
     optimizer: Any = None
+    control_net: Any = None
     key_frame_stride: Any = None
 
 
-BROUGHT = ("loss", "attention", "optimizer")  # groups of some methods
+BROUGHT = ("loss", "attention", "optimizer", "control_net")  # groups of some methods
 SHARED = ("guidance_scale", "image_guidance_scale", "steps", "key_frame_stride")  # numbers that some methods read
 
 

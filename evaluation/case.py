@@ -2,7 +2,6 @@
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -95,14 +94,6 @@ class Metric(Protocol):
 def check_choice(argument: str, value: str, known: tuple[str, ...]) -> None:
     """Raises InputError unless `value` is one of `known`."""
     require(value in known, f"{argument} must be one of {', '.join(known)}; got {value!r}")
-
-
-def require_weights(what: str, file: str) -> None:
-    """Raises InputError where torch's cache does not hold torchvision's weights of this name: nothing is downloaded."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / file
-    require(
-        path.is_file(), f"{what} needs torchvision's {file}, and {path} does not exist: put it there, or do without"
-    )
 
 
 def unit(frames: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 3 H W"]:

@@ -1,7 +1,6 @@
 """Optical flow: the way, in pixels (x, y), that each point of a frame moves until the next frame."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 
 from assd.data.video import to_bytes
 from assd.device import resolve_device
-from assd.errors import require
+from assd.files import require_weights
 
 FLOW_SIZE = 256  # least short side at which flow is sought; smaller frames are enlarged for it
 
@@ -30,7 +29,7 @@ def dis_flow(first: Float[Tensor, "n 3 H W"], second: Float[Tensor, "n 3 H W"]) 
 class RaftFlow:
     """RAFT (Teed and Deng 2020) by torchvision, its large model.
 
-    Raises InputError where its weights lie not in torch's cache.
+    Raises InputError where torch's cache does not hold its weights.
     """
 
     weights = "raft_large_C_T_SKHT_V2-ff5fadd5.pth"
@@ -58,11 +57,3 @@ def enlarged(frames: Float[Tensor, "n c H W"]) -> Float[Tensor, "n c h w"]:
     """The frames at a whole multiple of their size, whose short side is at least `FLOW_SIZE`."""
     factor = -(-FLOW_SIZE // min(frames.shape[-2:]))
     return F.interpolate(frames, scale_factor=factor, mode="bicubic", align_corners=False).clamp(-1, 1)
-
-
-def require_weights(what: str, file: str) -> None:
-    """Raises InputError where torchvision's weights of this name lie not in torch's cache: nothing is downloaded."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / file
-    require(
-        path.is_file(), f"{what} needs torchvision's {file}, and {path} does not exist: put it there, or do without"
-    )

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from evaluation.case import REGIONS, Case, NoMeaning, check_choice, require_weights, unit
+from assd.files import require_weights
+from evaluation.case import REGIONS, Case, NoMeaning, check_choice, unit
 
 AGAINST = {"source": "source", "reconstruction": "reconstructed source", "truth": "true edit"}
 IDENTICAL = 100.0  # dB: PSNR of identical pixels, whose logarithm is infinite, and the most that is reported

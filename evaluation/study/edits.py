@@ -1,11 +1,12 @@
 """Which edits a study compares: read from run directories, and nothing else of them."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from assd.errors import require
+from assd.runs.reader import edits_of
+from assd.runs.sweep import sweep_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,17 +22,17 @@ class StudyEdit:
 
 
 def finished_edits(run: Path, method: str) -> Iterator[StudyEdit]:
-    """The finished edits in `<run>/edits/<pair>/`; pairs that failed or are under way are passed over."""
-    for file in sorted(run.glob("edits/*/edit.json")):
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if record["status"] == "finished":
+    """The finished edits of a run; pairs that failed or are under way are passed over."""
+    for edit in edits_of(run):
+        source, edited = edit.video("source"), edit.video("edited")
+        if edit.finished and source and edited:
             yield StudyEdit(
                 method=method,
-                pair=record["id"],
-                source_prompt=record["source_prompt"],
-                target_prompt=record["target_prompt"],
-                source=file.with_name("source.mp4"),
-                edited=file.with_name("edited.mp4"),
+                pair=edit.id,
+                source_prompt=edit.prompts.source,
+                target_prompt=edit.prompts.target,
+                source=source,
+                edited=edited,
             )
 
 
@@ -63,10 +64,10 @@ def split_name(argument: str) -> tuple[str, Path]:
 
 
 def runs_below(path: Path) -> list[Path]:
-    """The run directory itself, or the runs of a sweep's folder: its subfolders that hold `edits/`."""
+    """The run directory itself, the runs of a sweep's folder, or else its subfolders that hold `edits/`."""
     if (path / "edits").is_dir():
         return [path]
-    runs = sorted(folder.parent for folder in path.glob("*/edits"))
+    runs = sweep_runs(path) or sorted(folder.parent for folder in path.glob("*/edits"))
     require(bool(runs), f"{path} holds no run: neither it nor a folder in it has edits/. Runs lie in outputs/")
     return runs
 

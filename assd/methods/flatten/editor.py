@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from assd.data.flow import FLOWS, RaftFlow, enlarged, require_weights
+from assd.data.flow import FLOWS, RaftFlow, enlarged
 from assd.data.pairs import Canvas, Footage
 from assd.diffusion.attention import processors_on
 from assd.diffusion.draw import generator
@@ -21,6 +21,7 @@ from assd.diffusion.inversion import DDIM
 from assd.diffusion.model import Model
 from assd.diffusion.trajectories import Trajectories, trajectories
 from assd.errors import InputError, require
+from assd.files import require_weights
 from assd.methods.flatten.attention import FlowGuidedAttention
 from assd.methods.flatten.inverted import Inverted, begun
 from assd.methods.flatten.layers import finest_self_attention, injected_attention, injected_convolutions
