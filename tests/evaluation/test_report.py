@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from assd.errors import InputError
-from evaluation.report import main, write_report
+from evaluation.report import write_report
+from evaluation.report.__main__ import main
 from evaluation.run import score
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -78,6 +79,7 @@ def opened(browser, page, **options):
     return window, errors
 
 
+@pytest.mark.end_to_end
 def test_videos_play_in_step(browser, page):
     """All videos of the first pair run, none further than two frames from the first; pausing stops them all."""
     window, errors = opened(browser, page)
@@ -98,6 +100,7 @@ def test_videos_play_in_step(browser, page):
     assert window.title() != "owned"
 
 
+@pytest.mark.end_to_end
 def test_the_table_sorts(browser, page):
     """A heading pressed by keyboard sorts by number, downwards first, then upwards."""
     window, errors = opened(browser, page)
@@ -113,6 +116,7 @@ def test_the_table_sorts(browser, page):
     assert not errors
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_narrow_window_does_not_scroll_sideways(browser, page, scheme):
     """At the width of a telephone only tables scroll; in dark mode the paper is dark."""

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from assd.errors import InputError
-from evaluation import methods, tables
-from evaluation.scores import COLUMNS, NOT_HERE, row, scored_runs, write_scores
+from assd.runs.sweep import add_run
+from evaluation import comparison, intervals, tables
+from evaluation.scores import COLUMNS, NO_MEANING, row, scored_runs, update_scores
 
 METRIC, CHANGE = "CLIP text (x, cosine)", "mean change_1 & more (of 255)"
 
@@ -25,7 +26,7 @@ def scores(values, metric=METRIC, better="higher", source=0.5):
 def run(folder, rows):
     """A run directory with nothing but scores."""
     folder.mkdir(parents=True)
-    write_scores(folder, pd.DataFrame(rows, columns=COLUMNS))
+    update_scores(folder, pd.DataFrame(rows, columns=COLUMNS))
     return folder
 
 
@@ -43,7 +44,7 @@ def runs(tmp_path):
 
 def test_seeds_are_one_row(runs):
     """Four pairs, not eight: seeds are averaged pair by pair first; the unedited source comes first."""
-    summary = methods.summarize(methods.collect(runs)).set_index(["method", "metric"])
+    summary = comparison.summarize(comparison.collect(runs)).set_index(["method", "metric"])
     assert summary.loc[("full", METRIC), "pairs"] == 4
     assert summary.loc[("full", METRIC), "mean"] == pytest.approx(0.6)
     assert summary.index[0][0] == "source, unedited"
@@ -53,14 +54,14 @@ def test_best_is_best_on_the_shared_pairs(tmp_path):
     """A method that failed on the hard pair has the higher mean, 0.8 over 0.5, and is worse on the pair both have."""
     failed = [*scores([0.8]), row("b", "edited", reason="diverged")]
     runs = [run(tmp_path / "whole", scores([0.9, 0.1])), run(tmp_path / "failing", failed)]
-    text = tables.render(methods.summarize(methods.collect(runs)), "md")
+    text = tables.render(comparison.summarize(comparison.collect(runs)), "md")
     assert re.search(r"\| whole +\| \*\*0\.500", text)
     assert re.search(r"\| failing +\| \*0\.800\*", text)
 
 
 def test_paired_differences_see_what_means_hide(runs):
     """The means' intervals overlap; the difference is 0.1 on each pair, and its interval has no width."""
-    summary = methods.summarize(methods.collect(runs), "video_dds").set_index(["method", "metric"])
+    summary = comparison.summarize(comparison.collect(runs), "video_dds").set_index(["method", "metric"])
     full, plain = summary.loc[("full", METRIC)], summary.loc[("video_dds", METRIC)]
     assert full.low < plain.high
     assert (full.difference, full.difference_low, full.difference_high) == pytest.approx((0.1, 0.1, 0.1))
@@ -82,7 +83,7 @@ def test_few_values_have_no_interval():
 
 def test_best_and_second_best(runs):
     """Up is better for the one metric and down for the other; the unedited source takes no prize."""
-    text = tables.render(methods.summarize(methods.collect(runs)), "md")
+    text = tables.render(comparison.summarize(comparison.collect(runs)), "md")
     full, plain = (next(line for line in text.splitlines() if f"| {name} " in line) for name in ("full", "video_dds"))
     assert "**0.600" in full
     assert re.search(r"(?<!\*)\*0\.500", plain)
@@ -92,7 +93,7 @@ def test_best_and_second_best(runs):
 
 def test_csv_is_the_tidy_table(runs, tmp_path):
     """Read back, it is the summary."""
-    summary = methods.summarize(methods.collect(runs), "full")
+    summary = comparison.summarize(comparison.collect(runs), "full")
     file = tmp_path / "table.csv"
     file.write_text(tables.render(summary, "csv"))
     pd.testing.assert_frame_equal(pd.read_csv(file), summary)
@@ -100,26 +101,26 @@ def test_csv_is_the_tidy_table(runs, tmp_path):
 
 def test_the_published_rows_say_so(runs):
     """The paper's numbers stand in columns of their own and are called published."""
-    published = methods.published()
+    published = comparison.published()
     assert published.method.str.contains("published, not measured here").all()
     assert not set(published.metric) & {METRIC}
     assert published[published.metric.str.startswith("CLIP text")]["mean"].tolist()[-1] == 0.2899
-    text = tables.render(pd.concat([methods.summarize(methods.collect(runs)), published]), "md")
+    text = tables.render(pd.concat([comparison.summarize(comparison.collect(runs)), published]), "md")
     assert "TokenFlow (published, not measured here)" in text
 
 
 def test_a_failed_pair_is_named(tmp_path):
     """Below the table stands which pair of which method has no result; the mean counts the others."""
     folder = run(tmp_path / "ablation=full", [*scores([0.5, 0.7]), row("c", "edited", reason="it rained")])
-    found = methods.collect([folder])
-    assert methods.failures(found) == ["full: no result for c"]
-    assert methods.summarize(found).pairs.max() == 2
+    found = comparison.collect([folder])
+    assert comparison.failures(found) == ["full: no result for c"]
+    assert comparison.summarize(found).pairs.max() == 2
 
 
 def test_differences_count_the_pairs_that_both_have(tmp_path):
     """Three pairs, of which the reference failed on one: the difference is over two, and the table says so."""
     runs = [run(tmp_path / "more", scores([0.5, 0.7, 0.9])), run(tmp_path / "fewer", scores([0.4, 0.6]))]
-    text = tables.render(methods.summarize(methods.collect(runs), "fewer"), "md", "fewer")
+    text = tables.render(comparison.summarize(comparison.collect(runs), "fewer"), "md", "fewer")
     below = text.partition("Paired difference")[2]
     assert re.search(r"\| more +\| 0\.100 \[0\.100, 0\.100\] +\| +2 \|", below)
 
@@ -127,18 +128,18 @@ def test_differences_count_the_pairs_that_both_have(tmp_path):
 def test_a_metric_that_broke_is_named(tmp_path):
     """With its reason, once for all pairs; where a metric only has no meaning, nothing is said."""
     broke = [row(pair, "edited", METRIC, "higher", reason="RuntimeError: no memory") for pair in "ab"]
-    senseless = [row("a", "edited", "flicker", "lower", reason=NOT_HERE)]
+    senseless = [row("a", "edited", "flicker", "lower", reason=f"{NO_MEANING}a single frame")]
     folder = run(tmp_path / "ablation=full", [*broke, *senseless])
-    assert methods.failures(methods.collect([folder])) == [f"full: no {METRIC} for a, b (RuntimeError: no memory)"]
+    assert comparison.failures(comparison.collect([folder])) == [f"full: no {METRIC} for a, b (RuntimeError: no memory)"]
 
 
 def test_the_sources_of_several_sizes_are_rows_of_their_own(tmp_path):
-    """PSNR and the like depend on size and number of frames: they are never averaged over models of several."""
+    """PSNR and the like depend on size and number of frames: they are never averaged over canvases of several."""
     for name, frames in (("model=modelscope", 16), ("model=zeroscope", 24)):
         folder = run(tmp_path / name, scores([0.5]))
-        (folder / "config.yaml").write_text(f"model: {{num_frames: {frames}, width: 8, height: 4}}")
-    found = methods.collect(sorted(tmp_path.iterdir()))
-    assert methods.ordered(methods.per_pair(found).method)[:2] == [
+        (folder / "config.yaml").write_text(f"dataset: {{num_frames: {frames}, width: 8, height: 4}}")
+    found = comparison.collect(sorted(tmp_path.iterdir()))
+    assert comparison.ordered(comparison.per_pair(found).method)[:2] == [
         "source, unedited (16 frames of 8 x 4)",
         "source, unedited (24 frames of 8 x 4)",
     ]
@@ -150,19 +151,19 @@ def test_a_run_says_by_what_it_is_told_apart(tmp_path):
     for folder, ablation in zip(runs, ("full", "no_waf")):
         said = [f"ablation={ablation}", "model.path=/models/ms", "seed=0"]
         (folder / "environment.json").write_text(json.dumps({"overrides": said}))
-    assert methods.row_names(runs) == ["full", "no_waf"]
+    assert comparison.row_names(runs) == ["full", "no_waf"]
 
 
 def test_an_unknown_reference(runs):
     """The error lists the rows."""
     with pytest.raises(InputError, match="must be one of source, unedited, full, video_dds; got 'best'"):
-        methods.summarize(methods.collect(runs), "best")
+        comparison.summarize(comparison.collect(runs), "best")
 
 
 def test_an_unscored_run(tmp_path):
     """The error gives the command that scores it."""
     with pytest.raises(InputError, match=r"python -m evaluation\.run"):
-        methods.collect([tmp_path])
+        comparison.collect([tmp_path])
 
 
 def test_what_holds_no_scores_is_left_out_by_name(runs, tmp_path, capsys):
@@ -174,16 +175,24 @@ def test_what_holds_no_scores_is_left_out_by_name(runs, tmp_path, capsys):
         scored_runs([tmp_path / "report.html"])
 
 
+def test_a_sweeps_folder_stands_for_its_runs(runs, tmp_path):
+    """sweep.json says which runs are its; others that lie beside them are not taken in."""
+    for folder in runs[:2]:
+        add_run(tmp_path, folder.name, [])
+    assert scored_runs([tmp_path]) == sorted(runs[:2])
+
+
 def test_runs_of_one_name_are_not_one_method(tmp_path):
     """Folders tell them apart."""
     same = [run(tmp_path / folder / "default", scores([0.5])) for folder in "ab"]
-    assert methods.row_names(same) == ["a/default", "b/default"]
+    assert comparison.row_names(same) == ["a/default", "b/default"]
 
 
+@pytest.mark.end_to_end
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
 def test_latex_compiles(runs, tmp_path):
     """With booktabs alone, also where a name holds characters that mean something in LaTeX."""
-    body = tables.render(methods.summarize(methods.collect(runs), "video_dds"), "latex", "video_dds", ["a_b: 100 % #1"])
+    body = tables.render(comparison.summarize(comparison.collect(runs), "video_dds"), "latex", "video_dds", ["a_b: 100 % #1"])
     text = r"\documentclass{article}\usepackage{booktabs}\begin{document}" + body + r"\end{document}"
     (tmp_path / "table.tex").write_text(text)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
@@ -193,5 +202,5 @@ def test_latex_compiles(runs, tmp_path):
 
 def test_latex_is_booktabs(runs):
     """Rules of booktabs, and no character left that LaTeX would take for its own."""
-    text = tables.render(methods.summarize(methods.collect(runs)), "latex")
+    text = tables.render(comparison.summarize(comparison.collect(runs)), "latex")
     assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"$\uparrow$", r"change\_1 \& more"))
