@@ -18,6 +18,7 @@ from assd.errors import require
 _CLONE = Path(__file__).resolve().parent.parent / "conf"
 CONFIG_PATH = str(_CLONE) if (_CLONE.parent / "pyproject.toml").is_file() else "pkg://assd.conf"
 NAME_LENGTH = 100
+OPEN_GROUPS = ("ablation", "experiment")  # from which config.yaml chooses nothing
 
 
 @dataclass
@@ -133,6 +134,17 @@ def without(overrides: Sequence[str], keys: Sequence[str]) -> list[str]:
     """
     bare = [override.lstrip("+") for override in overrides]
     return [override for override in bare if override.partition("=")[0] not in keys]
+
+
+def in_full(overrides: Sequence[str]) -> list[str]:
+    """What `without` keeps, in Hydra's words again: groups that config.yaml leaves open are added, values set anyway.
+
+    >>> in_full(["ablation=full", "method.num_steps=3", "seed=1", "~metric.psnr"])
+    ['+ablation=full', '++method.num_steps=3', 'seed=1', '~metric.psnr']
+    """
+    keys = [override.partition("=")[0] for override in overrides]
+    signs = ["+" if key in OPEN_GROUPS else "++" if "." in key and key[0] != "~" else "" for key in keys]
+    return [sign + override for sign, override in zip(signs, overrides)]
 
 
 def as_file_name(overrides: str) -> str:

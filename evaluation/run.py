@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
 
-from assd.config import composed, known_targets
+from assd.config import composed, in_full, known_targets
 from assd.data.video import find_video
 from assd.errors import one_sentence, require
 from assd.runs.directory import EditDirectory
@@ -52,7 +52,7 @@ def configuration(path: Path, overrides: list[str], trust: bool = False) -> Dict
     dataset = read_config(path / CONFIG_YAML).get("dataset", {})
     kept = [f"dataset.{key}={dataset[key]}" for key in KEPT if dataset.get(key) is not None]
     anew = any(override.startswith("dataset=") for override in overrides)  # another dataset has other options
-    cfg = composed([*run_overrides(path), *([] if anew else kept), *overrides])
+    cfg = composed([*in_full(run_overrides(path)), *([] if anew else kept), *overrides])
     unknown = sorted({*targets(OmegaConf.to_container(cfg), EVALUATED)} - known_targets())
     require(
         trust or not unknown,
