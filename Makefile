@@ -8,7 +8,7 @@ export MALLOC_MMAP_THRESHOLD_ ?= 4000000000
 export MALLOC_TRIM_THRESHOLD_ ?= 8000000000
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench clean
+.PHONY: help run quick test check bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,8 +24,11 @@ help:  ## list the targets
 run: .venv/installed  ## edit embedded clips with the embedded models (two minutes on 2 cores) and say where to look
 	$(BIN)/python -m assd.run +experiment=quick output=$(OUTPUT)
 
-test: .venv/installed  ## run the tests (no network, no GPU)
-	$(BIN)/python -m pytest
+quick: .venv/installed  ## run the tests of the unit tier (a minute and a half on 2 cores)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m unit -n 2
+
+test: .venv/installed  ## run all tests (no network, no GPU)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: .venv/installed  ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -1,6 +1,8 @@
 """How configuration files become one checked configuration: where `conf/` lies, its schema, and the run's name."""
 
+import functools
 import hashlib
+import importlib.resources
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +13,23 @@ from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from assd.errors import require
+
 _CLONE = Path(__file__).resolve().parent.parent / "conf"
 CONFIG_PATH = str(_CLONE) if (_CLONE.parent / "pyproject.toml").is_file() else "pkg://assd.conf"
 NAME_LENGTH = 100
+OPEN_GROUPS = ("ablation", "experiment")  # from which config.yaml chooses nothing
 
 
 @dataclass
 class Config:
-    """The keys of a run. A group's own keys are its constructor's arguments, checked when it is called."""
+    """The keys of a run. A group's own keys are its constructor's arguments, checked when it is called.
+
+    The last five are brought by the methods that have them.
+    """
 
     model: Any = MISSING
     image_model: Any = MISSING
-    loss: dict[str, Any] = MISSING
-    attention: Any = MISSING
-    optimizer: Any = MISSING
     dataset: Any = MISSING
     method: Any = MISSING
     metric: dict[str, Any] = MISSING
@@ -32,21 +37,54 @@ class Config:
     tracking: Any = MISSING
     seed: int = MISSING
     guidance_scale: float = MISSING
-    key_frame_stride: int = MISSING
+    image_guidance_scale: float = MISSING
+    steps: dict[str, int] = MISSING
     device: str = MISSING
     output: str = MISSING
     save_frames: bool = MISSING
     targets_together: int = MISSING
+    objective: str | None = None
+    loss: Any = None
+    attention: Any = None
+    optimizer: Any = None
+    control_net: Any = None
+    key_frame_stride: Any = None
 
 
-def checked(cfg: DictConfig) -> DictConfig:
-    """The configuration merged over its schema again: also a key added with `+` must be known.
+BROUGHT = ("loss", "attention", "optimizer", "control_net")  # groups of some methods
+SHARED = ("guidance_scale", "image_guidance_scale", "steps", "key_frame_stride")  # numbers that some methods read
 
-    Raises omegaconf's ConfigKeyError for an unknown key and MissingMandatoryValue for one that must be given.
+
+def checked(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
+    """The configuration merged over its schema again: also a key added with `+` must be known, and used.
+
+    overrides  the command's own, in Hydra's words
+
+    Raises omegaconf's ConfigKeyError for an unknown key and MissingMandatoryValue for one that must be given, and
+    InputError for a choice that the method does not have.
     """
-    merged = DictConfig(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(cfg, resolve=False)))
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    merged = DictConfig(OmegaConf.merge(OmegaConf.structured(Config), plain))
+    given = {override.lstrip("+~").partition("=")[0].partition(".")[0] for override in overrides}
+    used = reached(merged, "method")
+    chosen = [key for key in BROUGHT if merged[key] is not None] + [key for key in SHARED if key in given]
+    method = (merged.method or {}).get("_target_", "").rpartition(".")[2]
+    for key in chosen:
+        require(key in used, f"{key} has no meaning for this run's method, {method}: leave it out")
     OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     return merged
+
+
+def reached(cfg: DictConfig, key: str) -> set[str]:
+    """The top-level keys that an entry reads, itself or through those that it reads."""
+    found, rest = set(), [key]
+    while rest:
+        name = rest.pop()
+        if name in cfg and name not in found:
+            found.add(name)
+            node = OmegaConf.create({"node": OmegaConf.to_container(cfg, resolve=False)[name]})
+            rest += re.findall(r"\$\{(?:\w+:\$\{)?(\w+)", OmegaConf.to_yaml(node))
+    return found
 
 
 def composed(overrides: list[str]) -> DictConfig:
@@ -60,7 +98,17 @@ def composed(overrides: list[str]) -> DictConfig:
         else initialize_config_dir(CONFIG_PATH, version_base="1.3")
     )
     with start:
-        return checked(compose("config", overrides))
+        return checked(compose("config", overrides), overrides)
+
+
+@functools.cache
+def known_targets() -> frozenset[str]:
+    """Every `_target_` that a file of `conf/` names: what may be built for a configuration that somebody sent."""
+    folder = importlib.resources.files(CONFIG_PATH.removeprefix("pkg://")) if "pkg://" in CONFIG_PATH else _CLONE
+    found: set[str] = set()
+    for file in Path(str(folder)).rglob("*.yaml"):
+        found.update(re.findall(r"_target_: ([\w.]+)", file.read_text(encoding="utf-8")))
+    return frozenset(found)
 
 
 def run_name(overrides: str) -> str:
@@ -86,6 +134,17 @@ def without(overrides: Sequence[str], keys: Sequence[str]) -> list[str]:
     """
     bare = [override.lstrip("+") for override in overrides]
     return [override for override in bare if override.partition("=")[0] not in keys]
+
+
+def in_full(overrides: Sequence[str]) -> list[str]:
+    """What `without` keeps, in Hydra's words again: groups that config.yaml leaves open are added, values set anyway.
+
+    >>> in_full(["ablation=full", "method.num_steps=3", "seed=1", "~metric.psnr"])
+    ['+ablation=full', '++method.num_steps=3', 'seed=1', '~metric.psnr']
+    """
+    keys = [override.partition("=")[0] for override in overrides]
+    signs = ["+" if key in OPEN_GROUPS else "++" if "." in key and key[0] != "~" else "" for key in keys]
+    return [sign + override for sign, override in zip(signs, overrides)]
 
 
 def as_file_name(overrides: str) -> str:

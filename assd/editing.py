@@ -1,14 +1,15 @@
 """Editing from Python, in the manner of diffusers.
 
 >>> import assd
->>> from assd.video import to_bytes
+>>> from assd.data.video import to_bytes
 >>> from assd.shapes.corpus import clip_pairs
 >>> from assd.shapes.world import render
 >>> clip = clip_pairs()[0].source
->>> video = to_bytes(render(clip)[0]).numpy()
+>>> video = to_bytes(render(clip).frames).numpy()
 >>> clip.caption
 'a black circle moving right over brick'
->>> edited = assd.edit(video, clip.caption, "a green circle moving right over brick", overrides=["method.num_steps=2"])
+>>> target = "a green circle moving right over brick"
+>>> edited = assd.edit(video, clip.caption, target, overrides=["steps.distillation=2"])
 >>> edited.shape
 (8, 64, 64, 3)
 
@@ -28,9 +29,10 @@ from PIL import Image
 from torch import Tensor
 
 from assd.config import composed
-from assd.distillation import Request, ScoreDistillation
+from assd.data.pairs import Canvas, Footage
+from assd.data.video import FOLDER_FPS, Video, evenly_spaced, read_video, to_bytes, to_pixels
 from assd.errors import InputError, require
-from assd.video import evenly_spaced, read_video, to_bytes, to_pixels
+from assd.methods.method import Method, Request
 
 
 def edit(
@@ -38,7 +40,8 @@ def edit(
     source: str,
     target: str | Sequence[str],
     model: str = "shapes",
-    ablation: str = "full",
+    method: str = "score_distillation",
+    ablation: str | None = None,
     seed: int = 0,
     overrides: Sequence[str] = (),
     name: str = "video",
@@ -50,32 +53,32 @@ def edit(
                the model takes are used, evenly spaced
     target     a prompt; or several, which share the reference branch's pass and come back as a list
     model      `shapes` (embedded), `modelscope` or `zeroscope`: a choice of conf/model, with the image model it names
-    ablation   a choice of conf/ablation
-    overrides  more, as on the command line: ["method.num_steps=200", "attention.lam=0.6"]
+    method     a choice of conf/method
+    ablation   a choice of conf/ablation, for score distillation
+    overrides  more, as on the command line: ["steps.distillation=200", "attention.lam=0.6"]
     name       the clip's, which seeds the noise; of a path it is the file's, as under dataset=video
     progress   receives the number of steps done and that of all, after each
 
     The same configuration, and the same object that edits, as `python -m assd.run` has. Raises InputError for what
     can't be used and DivergedError when the gradient is NaN or Inf.
     """
-    cfg = composed([f"model={model}", f"+ablation={ablation}", f"seed={seed}", *overrides])
-    method = build(cfg)
+    chosen = [f"model={model}", f"method={method}", *([f"+ablation={ablation}"] if ablation else []), f"seed={seed}"]
+    editor = build(composed([*chosen, *overrides]))
     if isinstance(video, (str, Path)):
         name = Path(video).resolve().stem
-    frames = to_pixels(as_bytes(video, method.model.num_frames), method.model.height, method.model.width)
     targets = [target] if isinstance(target, str) else list(target)
-    edits = method(
-        frames,
+    edits = editor(
+        as_footage(video, editor.canvas),
         source,
         [Request(prompt) for prompt in targets],
         name,
-        advance=lambda step: progress(step, method.num_steps),
+        advance=lambda step: progress(step, editor.num_steps),
     )
     edited = [to_bytes(edit.frames).numpy() for edit in edits]
     return edited[0] if isinstance(target, str) else edited
 
 
-def build(cfg: DictConfig) -> ScoreDistillation:
+def build(cfg: DictConfig) -> Method:
     """The configured method. Raises InputError for what a component refuses, without Hydra's words around it."""
     try:
         return instantiate(cfg.method, _convert_="all")
@@ -85,12 +88,21 @@ def build(cfg: DictConfig) -> ScoreDistillation:
         raise
 
 
-def as_bytes(
-    video: str | Path | np.ndarray | Tensor | Sequence[Image.Image] | Sequence[np.ndarray], num_frames: int
-) -> UInt8[Tensor, "n H W 3"]:
-    """The frames of whatever a video may be given as. Raises InputError for what is none."""
+def as_footage(
+    video: str | Path | np.ndarray | Tensor | Sequence[Image.Image] | Sequence[np.ndarray], canvas: Canvas
+) -> Footage:
+    """A video, however it is given, on a canvas."""
     if isinstance(video, (str, Path)):
-        return read_video(Path(video), num_frames).frames
+        source = read_video(Path(video), canvas.num_frames)
+    else:
+        source = Video(as_bytes(video, canvas.num_frames), FOLDER_FPS)
+    return Footage(to_pixels(source.frames, canvas.height, canvas.width), source.fps)
+
+
+def as_bytes(
+    video: np.ndarray | Tensor | Sequence[Image.Image] | Sequence[np.ndarray], num_frames: int
+) -> UInt8[Tensor, "n H W 3"]:
+    """Evenly spaced frames of a video in memory. Raises InputError for anything else."""
     if isinstance(video, Tensor):
         frames = video.cpu()
     elif isinstance(video, np.ndarray):

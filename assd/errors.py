@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 
@@ -49,4 +50,10 @@ def sentence(error: Exception) -> str:
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, InputError):
         where = str(error).rpartition("full_key: ")[2]
         return f"{where}: {error.__cause__}" if where else str(error.__cause__)
+    if found := re.match(r"In 'ablation/([^']*)': Could not override '(\w+)'", str(error)):
+        name, group = found.groups()
+        return (
+            f"ablation={name} changes {group}, which this run's method does not have: ablations belong to "
+            f"method=score_distillation. Leave +ablation={name} or method=... out"
+        )
     return str(error)

@@ -7,6 +7,10 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
+from assd.errors import require
+
 PARTIAL = ".partial"  # in the name of a file that is being written
 
 
@@ -40,3 +44,11 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: object) -> None:
     """Indented, for people."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def require_weights(what: str, file: str) -> None:
+    """Raises InputError where torch's cache does not hold torchvision's weights of this name: nothing is downloaded."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / file
+    require(
+        path.is_file(), f"{what} needs torchvision's {file}, and {path} does not exist: put it there, or do without"
+    )

@@ -3,188 +3,167 @@
 import contextlib
 import logging
 import os
+import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import hydra
 import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from assd.config import CONFIG_PATH, checked, register, without
-from assd.data import TextVideoPair
-from assd.distillation import Request, State
-from assd.errors import DivergedError, InputError, NotHereError, one_sentence, require
-from assd.models import resolve_device
-from assd.rundir import EditDirectory, RunDirectory
-from assd.tracking import Copy
+from assd.console import console as make_console
+from assd.data.pairs import TextVideoPair
+from assd.device import resolve_device
+from assd.errors import EXPECTED, InputError, one_sentence, require, sentence
+from assd.runs.directory import EditDirectory, RunDirectory
+from assd.runs.editor import Editor, summary_of
+from assd.runs.interrupt import Stop, Stopped, hand_on, stopping_on_signals
+from assd.runs.lock import briefly_alone, one_writer
 from evaluation.case import Metric
 from evaluation.report import REPORT_HTML, write_report
-from evaluation.scores import failure, read_scores, score_edit, scored_by, update_scores
+from evaluation.report.sweep import print_sweep
+from evaluation.scores import EDITED, failure, read_scores, score_edit, scored_by, update_scores
 from evaluation.tables import means_table, print_failures
 
-console = Console()
+console = make_console()
+log = logging.getLogger(__name__)
 register()
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="config")
-def app(cfg: DictConfig) -> None:
-    """One run: everything the configuration names is built, then every pair is edited and scored."""
+def app(cfg: DictConfig) -> float | None:
+    """One run, here or as a launcher's job: it says what went wrong, and stops with everything saved when it must.
+
+    Returns the mean of the metric that `objective` names, for a sweeper that looks for its best value.
+    """
     logging.getLogger().handlers = [RichHandler(console=console, show_path=False, show_time=False)]
-    cfg = checked(cfg)
+    hydra_cfg = HydraConfig.get()
+    with job_errors(hydra_cfg), stopping_on_signals() as stop:
+        return run(cfg, hydra_cfg, stop)
+
+
+def run(cfg: DictConfig, hydra_cfg: DictConfig, stop: Stop) -> float | None:
+    """Everything the configuration names is built, then every pair is edited and scored."""
+    overrides = list(hydra_cfg.overrides.task)
+    cfg = checked(cfg, overrides)
+    cfg.device = own_device(cfg.device, hydra_cfg)
     device = resolve_device(cfg.device)
     pairs = instantiate(cfg.dataset, _convert_="all")
     method = instantiate(cfg.method, _convert_="all")
-    metrics = list(instantiate(cfg.metric, _convert_="all").values())
+    by_name = instantiate(cfg.metric, _convert_="all")
+    objective = None if cfg.objective is None else chosen(cfg.objective, by_name)
+    metrics = list(by_name.values())
     tracking = instantiate(cfg.tracking, _convert_="all")
-    hydra_cfg = HydraConfig.get()
     incidental = hydra_cfg.job.config.override_dirname.exclude_keys
     directory = RunDirectory(Path(hydra_cfg.runtime.output_dir), incidental)
-    directory.open(cfg, device, without(hydra_cfg.overrides.task, incidental))
-
-    console.print(f"[bold]{escape(directory.path.name)}[/]: {len(pairs)} pairs on {device}")
-    with tracking.follow(directory.path, OmegaConf.to_container(cfg, resolve=True), method.num_steps) as copy:
-        editor = Editor(method, metrics, directory, copy, cfg.seed, cfg.save_frames, cfg.targets_together)
-        failed = editor.edit_all(pairs)
-        scores = read_run(directory, pairs)
-        update_scores(directory.path, scores)
-        copy.summary(pairs, directory.path / "edits", scores, failed)
-    overview = directory.write_overview(pairs)
-    page = write_report([directory.path], directory.path / REPORT_HTML)
-    conclude(directory, pairs, scores, overview, page)
-    if failed:
-        raise InputError(
-            f"{len(failed)} of {len(pairs)} pairs could not be edited ({', '.join(failed)}); the others are kept. "
-            f"The same command tries the failed ones again"
-        )
-
-
-@dataclass(frozen=True)
-class Editor:
-    """Takes pairs from their frames to their files, their scores, and their copy in W&B."""
-
-    method: Callable
-    metrics: list[Metric]
-    directory: RunDirectory
-    copy: Copy
-    seed: int
-    save_frames: bool
-    targets_together: int
-
-    def __post_init__(self):
-        require(self.targets_together >= 1, f"targets_together must be >= 1; got {self.targets_together}")
-
-    def edit_all(self, pairs: list[TextVideoPair]) -> list[str]:
-        """Edits what isn't finished, scores what isn't scored; a pair that fails is noted and the next one begins.
-
-        Returns the ids that failed; a pair whose clip isn't on this machine is none of them.
-        """
-        failed: list[str] = []
+    shard = cfg.dataset.get("shard")
+    part = f"-{shard.replace('/', '-of-')}" if shard else ""
+    with one_writer(directory.path, part):
+        directory.open(cfg, device, without(overrides, incidental))
+        console.print(f"[bold]{escape(directory.path.name)}[/]: {len(pairs)} pairs on {device}")
         numbers = {pair.id: number for number, pair in enumerate(pairs)}
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(
-            *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console
-        ) as bars:
-            for folders in self.groups(pairs):
-                if not folders[0].finished:
-                    failed += self.attempt(folders, numbers, bars)
-                for folder in folders:
-                    if folder.finished and not scored_by(folder.path, self.metrics):
-                        self.copy.scores(numbers[folder.pair.id], score_edit(folder, self.metrics))
-        return failed
+        with tracking.follow(directory.path, OmegaConf.to_container(cfg, resolve=True), method.num_steps, part) as copy:
 
-    def groups(self, pairs: list[TextVideoPair]) -> list[list[EditDirectory]]:
-        """Pairs that one call can edit: same clip and source prompt, and as far done; in order, when each is alone."""
-        if self.targets_together == 1:
-            return [[self.directory.edit(pair)] for pair in pairs]
-        groups: dict[tuple, list[EditDirectory]] = {}
-        for pair in pairs:
-            folder = self.directory.edit(pair)
-            key = (pair.clip, pair.prompts.source, "finished" if folder.finished else folder.step)
-            groups.setdefault(key, []).append(folder)
-        size = self.targets_together
-        return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
+            def score(folder: EditDirectory) -> None:
+                if not scored_by(folder.path, metrics):
+                    copy.scores(numbers[folder.pair.id], score_edit(folder, metrics))
 
-    def attempt(self, folders: list[EditDirectory], numbers: dict[str, int], bars: Progress) -> list[str]:
-        """Edits a group, each alone where one of them spoils it; notes why a pair failed and returns those ids."""
-        try:
-            self.edit(folders, numbers, bars)
-            return []
-        except (InputError, DivergedError) as error:
-            failure = error.with_traceback(None)
-        except torch.OutOfMemoryError as error:
-            failure = InputError(f"{error}. Edit fewer frames, or at a smaller size; nothing of this pair is lost")
-        torch.cuda.empty_cache()  # here, where no traceback holds the tensors of the attempt any more
-        if len(folders) > 1:
-            return [failed for folder in folders for failed in self.attempt([folder], numbers, bars)]
-        (folder,) = folders
-        folder.fail(failure, self.seed)
-        bars.console.print(Text(f"{folder.pair.id}: {failure}", style="red"))
-        return [] if isinstance(failure, NotHereError) else [folder.pair.id]
-
-    def edit(self, folders: list[EditDirectory], numbers: dict[str, int], bars: Progress) -> None:
-        """Pairs of one clip from its frames, or their last checkpoints, to their files."""
-
-        def request(folder: EditDirectory) -> Request:
-            def checkpoint(state: State, curves: list[dict]) -> None:
-                folder.checkpoint(state, curves)
-                self.copy.steps(numbers[folder.pair.id], curves)
-
-            return Request(folder.pair.prompts.target, folder.resume(), checkpoint)
-
-        started = time.perf_counter()
-        first = folders[0].pair
-        footage = first.read()
-        requests = [request(folder) for folder in folders]
-        done = requests[0].resume.step if requests[0].resume else 0
-        name = ", ".join(folder.pair.id for folder in folders)
-        bar = bars.add_task(escape(name), total=self.method.num_steps, completed=done)
-        edits = self.method(
-            footage.frames,
-            first.prompts.source,
-            requests,
-            first.clip,
-            advance=lambda step: bars.update(bar, completed=step),
-        )
-        seconds = (time.perf_counter() - started) / len(folders)
-        for folder, edit in zip(folders, edits):
-            folder.finish(edit, footage, self.seed, seconds, self.save_frames)
+            editor = Editor(
+                method, directory, cfg.seed, cfg.save_frames, cfg.targets_together, stop, console,
+                on_steps=lambda pair, curves: copy.steps(numbers[pair], curves), on_finished=score,
+            )  # fmt: skip
+            editor.edit_all(pairs)
+            scores = read_run(directory, pairs, editor.problems)
+            update_scores(directory.path, scores, without_result=editor.problems)
+            copy.summary(pairs, directory.path / "edits", scores, editor.failed)
+        with briefly_alone(directory.path):
+            overview = directory.write_overview()
+            page = write_report([directory.path], directory.path / REPORT_HTML)
+    conclude(directory, pairs, scores, overview, page, editor.problems)
+    if editor.failed:
+        raise InputError(summary_of(editor, len(pairs)))
+    if objective is None:
+        return None
+    return float(scores[(scores.video == EDITED) & (scores.metric == objective.name)].value.mean())
 
 
-def read_run(directory: RunDirectory, pairs: list[TextVideoPair]) -> pd.DataFrame:
-    """The scores of all pairs; of one without result, the reason."""
-    folders = [directory.edit(pair) for pair in pairs]
-    return pd.concat(
-        [read_scores(f.path) if f.finished else failure(f.pair, f.record["reason"]) for f in folders], ignore_index=True
-    )
+def chosen(name: str, metrics: dict[str, Metric]) -> Metric:
+    """The metric that a sweeper asks for. Raises InputError where it is not among the run's metrics."""
+    require(name in metrics, f"objective must be one of this run's metrics, {', '.join(metrics)}; got {name!r}")
+    return metrics[name]
+
+
+def own_device(device: str, hydra_cfg: DictConfig) -> str:
+    """Of jobs that joblib runs side by side, each `auto` is a GPU of its own, in turn."""
+    side_by_side = "joblib" in hydra_cfg.launcher.get("_target_", "") and torch.cuda.device_count() > 1
+    return f"cuda:{hydra_cfg.job.num % torch.cuda.device_count()}" if device == "auto" and side_by_side else device
+
+
+def read_run(directory: RunDirectory, pairs: list[TextVideoPair], problems: dict[str, str]) -> pd.DataFrame:
+    """The scores of all pairs; of one without result in this run, the reason."""
+    tables = [
+        failure(pair.id, problems[pair.id]) if pair.id in problems else read_scores(directory.edit(pair).path)
+        for pair in pairs
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def conclude(
-    directory: RunDirectory, pairs: list[TextVideoPair], scores: pd.DataFrame, overview: Path | None, page: Path
+    directory: RunDirectory,
+    pairs: Sequence[TextVideoPair],
+    scores: pd.DataFrame,
+    overview: Path | None,
+    page: Path,
+    problems: dict[str, str],
 ) -> None:
     """The tables at the end, and where to look."""
     name = Text(directory.path.name)
     table = Table("pair", "source", "target", "status", "seconds", title=name, title_justify="left")
     for pair in pairs:
-        record = directory.edit(pair).record
+        record = {} if pair.id in problems else directory.edit(pair).record
+        status = record.get("status", "failed")
         seconds = f"{record['seconds']:.1f}" if "seconds" in record else ""
-        table.add_row(*map(Text, (pair.id, *pair.prompts, record["status"], seconds)))
+        table.add_row(*map(Text, (pair.id, *pair.prompts, status, seconds)))
     console.print(table)
     if overview:
         console.print(means_table("scores", scores))
         print_failures(console, scores)
         console.print(f"Look at [bold]{escape(str(page))}[/] in a browser, or at [bold]{escape(str(overview))}[/]")
+
+
+@contextlib.contextmanager
+def job_errors(hydra_cfg: DictConfig) -> Iterator[None]:
+    """How a run ends that cannot go on, in words and exit code, also as a cluster's job.
+
+    Of a job, Hydra would hide an error from Slurm; here it ends the process with code 1. A job that is preempted is
+    handed to its launcher, which requeues it.
+    """
+    is_job = "submitit" in hydra_cfg.launcher.get("_target_", "") and hydra_cfg.mode == RunMode.MULTIRUN
+    try:
+        yield
+    except Stopped as stopped:
+        print(f"stopped by {stopped}; everything is saved, and this goes on:\n  {command()}", file=sys.stderr)
+        hand_on(stopped)
+        sys.exit(stopped.exit_code)
+    except EXPECTED as error:
+        if not is_job:
+            raise
+        sys.exit(f"error: {sentence(error)}")
+
+
+def command() -> str:
+    """The command line that started this program."""
+    return shlex.join(["python", "-m", "assd.run", *sys.argv[1:]])
 
 
 def main() -> None:
@@ -193,7 +172,10 @@ def main() -> None:
         try:
             app()
         except KeyboardInterrupt:
-            sys.exit("stopped; the same command goes on from the last checkpoint")
+            print(f"stopped; what is saved is kept, and this goes on:\n  {command()}", file=sys.stderr)
+            sys.exit(130)
+        finally:
+            print_sweep(console)
 
 
 @contextlib.contextmanager

@@ -2,14 +2,13 @@
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from assd.data import Footage, Prompts
+from assd.data.pairs import Footage, Prompts
 from assd.errors import require
 
 REGIONS = {"all": "everywhere", "object": "inside the object", "background": "outside the object"}
@@ -49,18 +48,31 @@ class Case:
         changed = (truth != self.source).any(1)
         return masks | changed if self.footage.changes == "object" else masks & ~changed
 
-    def region(self, name: str) -> Bool[Tensor, "n H W"] | None:
-        """The pixels of `all`, of the `object`, or of the `background`; None if unknown or empty."""
+    def region(self, name: str) -> Bool[Tensor, "n H W"]:
+        """The pixels of `all`, the `object` or the `background`. Raises NoMeaning where they are unknown or none."""
         if name == "all":
             return torch.ones_like(self.frames[:, 0], dtype=torch.bool)
         if self.object is None:
-            return None
+            raise NoMeaning("no mask says where the object is")
         chosen = self.object if name == "object" else ~self.object
-        return chosen if chosen.any() else None
+        if not chosen.any():
+            raise NoMeaning(f"nothing lies {REGIONS[name]}")
+        return chosen
 
-    def kept(self, name: str) -> Bool[Tensor, "n H W"] | None:
-        """The pixels of a region that was to stay; None where it was to change, is unknown or empty."""
-        return self.region(name) if TO_STAY.get(self.footage.changes) == name else None
+    def kept(self, name: str) -> Bool[Tensor, "n H W"]:
+        """The pixels of a region that was to stay. Raises NoMeaning where it was to change, is unknown or empty."""
+        if TO_STAY.get(self.footage.changes) != name:
+            raise NoMeaning(f"what lies {REGIONS[name]} was to change")
+        return self.region(name)
+
+    def require_several_frames(self) -> None:
+        """Raises NoMeaning for a single frame, which has no next one."""
+        if len(self.frames) < 2:
+            raise NoMeaning("a single frame")
+
+
+class NoMeaning(Exception):
+    """A measure has no meaning for this video. The message says why, as a part of a sentence."""
 
 
 @runtime_checkable
@@ -74,22 +86,14 @@ class Metric(Protocol):
     name: str
     better: str
 
-    def __call__(self, case: Case) -> float | None:
-        """The value of one video; None where the measure has no meaning for it (no mask, no true edit)."""
+    def __call__(self, case: Case) -> float:
+        """The value of one video. Raises NoMeaning where the measure has none for it, such as no true edit."""
         ...
 
 
 def check_choice(argument: str, value: str, known: tuple[str, ...]) -> None:
     """Raises InputError unless `value` is one of `known`."""
     require(value in known, f"{argument} must be one of {', '.join(known)}; got {value!r}")
-
-
-def require_weights(what: str, file: str) -> None:
-    """Raises InputError where torchvision's weights of this name lie not in torch's cache: nothing is downloaded."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / file
-    require(
-        path.is_file(), f"{what} needs torchvision's {file}, and {path} does not exist: put it there, or do without"
-    )
 
 
 def unit(frames: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 3 H W"]:

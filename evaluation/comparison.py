@@ -1,61 +1,48 @@
-"""Methods: which runs make one up, what it is called, and its means over pairs.
+"""Comparisons: which runs make up one row of a table, what it is called, and its means over pairs.
 
 Runs that differ in their seed alone are one method, each pair's value the mean over seeds. The unedited source, and the
 source through the autoencoder, are methods of their own.
 """
 
 import csv
-import json
 import re
 from pathlib import Path
 
 import pandas as pd
-from omegaconf import OmegaConf
 
 from assd.errors import require
-from assd.rundir import CONFIG_YAML, ENVIRONMENT_JSON
-from evaluation import statistics
+from assd.runs.reader import CONFIG_YAML, is_run, read_config, run_overrides
+from evaluation import intervals
 from evaluation.scores import failed, read_scores, values
 
 PAPER_CSV = Path(__file__).with_name("paper_table1.csv")
 UNEDITED = {"source": "source, unedited", "reconstruction": "source, through the autoencoder"}
 
 
-def run_overrides(run: Path) -> list[str]:
-    """The overrides that made a run: as it says itself, else by its folder's name.
-
-    >>> run_overrides(Path("ablation=full,loss=[assd,sds],seed=1"))
-    ['ablation=full', 'loss=[assd,sds]', 'seed=1']
-    """
-    environment = run / ENVIRONMENT_JSON
-    said = json.loads(environment.read_text("utf-8")) if environment.is_file() else {}
-    parts = re.split(r",(?![^\[]*\])", run.resolve().name)  # at commas outside brackets
-    return said.get("overrides", [part for part in parts if part != "default"])
-
-
-def method_names(runs: list[Path]) -> list[str]:
+def row_names(runs: list[Path]) -> list[str]:
     """What sets each run apart: its overrides without its seed, and without those that all of them share.
 
-    >>> method_names([Path("ablation=full,device=cpu,seed=1"), Path("ablation=no_waf,device=cpu"), Path("device=cpu")])
+    >>> row_names([Path("ablation=full,device=cpu,seed=1"), Path("ablation=no_waf,device=cpu"), Path("device=cpu")])
     ['full', 'no_waf', 'default']
-    >>> method_names([Path("loss=[assd,sds],seed=2")])
+    >>> row_names([Path("loss=[assd,sds],seed=2")])
     ['loss=[assd,sds]']
     """
     every = [run_overrides(run) for run in runs]
     overrides = [[part for part in parts if not re.fullmatch(r"seed=\d+", part)] for parts in every]
     differ = len(set(map(tuple, overrides))) > 1
     shared = set.intersection(*map(set, overrides)) if differ else set()
-    names = [",".join(part.removeprefix("ablation=") for part in parts if part not in shared) for parts in overrides]
+    shown = [[part for part in parts if part not in shared] for parts in overrides]
+    names = [",".join(part.removeprefix("ablation=").removeprefix("method=") for part in parts) for parts in shown]
     names = [name or "default" for name in names]
     if len(set(map(tuple, every))) < len(every):  # the same run in several folders
         names = [f"{run.resolve().parent.name}/{name}" for run, name in zip(runs, names)]
     return names
 
 
-def by_method(runs: list[Path]) -> dict[str, Path]:
-    """The first run of each method."""
+def by_row(runs: list[Path]) -> dict[str, Path]:
+    """The first run of each row."""
     first: dict[str, Path] = {}
-    for name, run in zip(method_names(runs), runs):
+    for name, run in zip(row_names(runs), runs):
         first.setdefault(name, run)
     return first
 
@@ -67,7 +54,7 @@ def collect(runs: list[Path], names: list[str] | None = None) -> pd.DataFrame:
     """
     parts, sizes = [], [video_size(run) for run in runs]
     several = len(set(sizes)) > 1
-    for run, name, size in zip(runs, names or method_names(runs), sizes):
+    for run, name, size in zip(runs, names or row_names(runs), sizes):
         scores = read_scores(run)
         unedited = {video: f"{label} ({size})" if several else label for video, label in UNEDITED.items()}
         parts.append(scores.assign(method=scores.video.map(unedited).fillna(name)))
@@ -75,10 +62,12 @@ def collect(runs: list[Path], names: list[str] | None = None) -> pd.DataFrame:
 
 
 def video_size(run: Path) -> str:
-    """`16 frames of 256 x 256`, on which PSNR, SSIM and warp error depend; nothing where no configuration says it."""
-    config = run / CONFIG_YAML
-    model = OmegaConf.load(config).get("model", {}) if config.is_file() else {}
-    return f"{model.num_frames} frames of {model.width} x {model.height}" if "num_frames" in model else ""
+    """`16 frames of 256 x 256`, the canvas on which a run was scored and on which PSNR, SSIM and warp error depend.
+
+    Nothing where no configuration says it.
+    """
+    dataset = read_config(run / CONFIG_YAML).get("dataset", {}) if is_run(run) else {}
+    return f"{dataset.num_frames} frames of {dataset.width} x {dataset.height}" if "num_frames" in dataset else ""
 
 
 def per_pair(scores: pd.DataFrame) -> pd.DataFrame:
@@ -106,12 +95,12 @@ def summarize(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFram
         edited = [method for method in having if not is_unedited(method)] or having
         shared = sorted(set.intersection(*(set(cells[method, metric].index) for method in edited)))
         for method in having:
-            mean = statistics.mean(cells[method, metric])
+            mean = intervals.mean(cells[method, metric])
             row = {"method": method, "metric": metric, "better": better}
             row |= {"mean": mean.mean, "low": mean.low, "high": mean.high, "pairs": mean.count}
             row["mean_shared"] = cells[method, metric].reindex(shared).mean()
             if reference is not None and (reference, metric) in cells and method != reference:
-                change = statistics.paired_difference(cells[method, metric], cells[reference, metric])
+                change = intervals.paired_difference(cells[method, metric], cells[reference, metric])
                 row |= {"difference": change.mean, "difference_low": change.low, "difference_high": change.high}
                 row |= {"difference_pairs": change.count}
             rows.append(row)

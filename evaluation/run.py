@@ -5,26 +5,29 @@
     python -m evaluation.run theirs dataset=shapes                       another program's videos, theirs/<pair>.mp4
                                                                          or whatever else is a video
 
-A run is scored as its own configuration says, any other folder as `conf/config.yaml` does; overrides in Hydra's words
-change both. Writes scores.csv into each (and a run's report again), and prints means over pairs.
+A run is scored as the command that made it says, any other folder as `conf/config.yaml` does; overrides in Hydra's
+words change both. Writes scores.csv into each (and a run's report again), and prints means over pairs. A run that came
+from somebody else runs none of their code: what it asks for must be named in this project's `conf/`, or be allowed by
+`--trust`.
 """
 
 import argparse
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
 
-from assd.config import composed
+from assd.config import composed, in_full, known_targets
+from assd.data.video import find_video
 from assd.errors import one_sentence, require
-from assd.rundir import CONFIG_YAML, EditDirectory
-from assd.video import find_video
+from assd.runs.directory import EditDirectory
+from assd.runs.reader import CONFIG_YAML, is_run, read_config, run_overrides
 from evaluation.case import Metric
 from evaluation.report import REPORT_HTML, write_report
 from evaluation.scores import EDITED, score_edit, score_files, update_scores
@@ -32,66 +35,67 @@ from evaluation.tables import means_table, print_failures
 
 console = Console()
 EVALUATED = ("dataset", "metric", "clip", "device")  # the keys of a configuration that scoring reads
+KEPT = ("limit", "root")  # of a run's dataset: they are no part of its name
 
 
-def configuration(path: Path, overrides: list[str]) -> DictConfig:
-    """What to score a folder by: the composed configuration; of a run, its own under the overrides.
+def configuration(path: Path, overrides: list[str], trust: bool = False) -> DictConfig:
+    """What to score a folder by: the composed configuration, of a run under the overrides that made it.
 
-    `group=choice` takes a whole group anew, `group.key=value` changes one value of it, or else of the run's own, and
-    `~group.key` leaves one out.
+    Raises InputError for an override of something that scoring does not read, and for a run that asks for code which
+    is not this project's own, unless it is trusted.
     """
-    if not (path / CONFIG_YAML).is_file():
+    if not is_run(path):
         return composed(overrides)
-    cfg = OmegaConf.load(path / CONFIG_YAML)
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    anew = {override.key_or_group for override in parsed if "." not in override.key_or_group}
-    fresh = composed([text for text, override in zip(overrides, parsed) if group_of(override) in anew])
-    fresh = OmegaConf.create(OmegaConf.to_container(fresh, resolve=True))
-    for override in parsed:
-        group, key = group_of(override), override.key_or_group
+    for override in overrides:
+        group = re.split(r"[.=@]", override.lstrip("+~"))[0]
         require(group in EVALUATED, f"{group} can't be changed for a run that is there: only {', '.join(EVALUATED)}")
-        if group in anew:
-            OmegaConf.update(cfg, group, fresh[group], merge=False)
-        elif override.is_delete():
-            cfg[group].pop(key.partition(".")[2])
-        else:
-            OmegaConf.update(cfg, key, override.value(), merge=False)
-    cfg.clip.device = cfg.device
-    for metric in cfg.metric.values():
-        if "device" in metric:
-            metric.device = cfg.device
-        if "clip" in metric:
-            metric.clip = cfg.clip
-    return DictConfig(cfg)
+    dataset = read_config(path / CONFIG_YAML).get("dataset", {})
+    kept = [f"dataset.{key}={dataset[key]}" for key in KEPT if dataset.get(key) is not None]
+    anew = any(override.startswith("dataset=") for override in overrides)  # another dataset has other options
+    cfg = composed([*in_full(run_overrides(path)), *([] if anew else kept), *overrides])
+    unknown = sorted({*targets(OmegaConf.to_container(cfg), EVALUATED)} - known_targets())
+    require(
+        trust or not unknown,
+        f"{path} asks for {', '.join(unknown)}, which no file of conf/ names: where you know whose run it is, "
+        f"say --trust",
+    )
+    return cfg
 
 
-def group_of(override: Override) -> str:
-    """`metric` of `metric=psnr` and of `~metric.psnr`."""
-    return override.key_or_group.partition(".")[0]
+def targets(node: Any, keys: tuple[str, ...] | None = None) -> Iterator[str]:
+    """Every `_target_` below a node; at the top, below these keys alone."""
+    if isinstance(node, dict):
+        if "_target_" in node and keys is None:
+            yield str(node["_target_"])
+        for key, value in node.items():
+            if keys is None or key in keys:
+                yield from targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from targets(value)
 
 
-def score(path: Path, overrides: list[str]) -> pd.DataFrame:
+def score(path: Path, overrides: list[str], trust: bool = False) -> pd.DataFrame:
     """The scores of a run directory, or of a folder of videos named by pair; written into it as scores.csv."""
     require(path.is_dir(), f"{path} is no directory: give run directories, or folders of <pair>.mp4")
-    cfg = configuration(path, overrides)
+    cfg = configuration(path, overrides, trust)
     pairs = instantiate(cfg.dataset, _convert_="all")
     metrics: list[Metric] = list(instantiate(cfg.metric, _convert_="all").values())
-    is_run = (path / CONFIG_YAML).is_file()
     require(
-        is_run or any(find_video(path / pair.id) for pair in pairs),
+        is_run(path) or any(find_video(path / pair.id) for pair in pairs),
         f"{path} is neither a run directory (no {CONFIG_YAML}) nor a folder of this dataset's edits: it holds no file "
         f"such as {pairs[0].id}.mp4. Name the dataset by dataset=...",
     )
     scores = []
     for pair in track(pairs, f"scoring {path.name}", console=console, transient=True):
-        if is_run:
+        if is_run(path):
             scores.append(score_edit(EditDirectory(path / "edits" / pair.id, pair), metrics))
         else:
             video = find_video(path / pair.id) or path / f"{pair.id}.mp4"
             scores.append(score_files(pair, {EDITED: video}, metrics))
     joined = pd.concat(scores, ignore_index=True)
     update_scores(path, joined)
-    if is_run:
+    if is_run(path):
         write_report([path], path / REPORT_HTML)
     return joined
 
@@ -101,12 +105,14 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arguments", nargs="+", metavar="PATH|override")
-    given = parser.parse_args().arguments
+    parser.add_argument("--trust", action="store_true", help="instantiate whatever a run's configuration names")
+    options = parser.parse_args()
+    given = options.arguments
     paths = [Path(argument) for argument in given if Path(argument).exists() or not re.match(r"~|[^/]*=", argument)]
     overrides = [argument for argument in given if Path(argument) not in paths]
     require(bool(paths), f"no path among {', '.join(given)}: give run directories, or folders of <pair>.mp4")
     for path in paths:
-        scores = score(path, overrides)
+        scores = score(path, overrides, options.trust)
         console.print(means_table(str(path), scores))
         print_failures(console, scores)
 

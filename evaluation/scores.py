@@ -5,9 +5,8 @@ metric (its full name, empty where the video itself is missing); better (`higher
 is no value, else empty).
 """
 
-import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,16 +14,18 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from assd.data import Footage, TextVideoPair
+from assd.data.pairs import Footage, TextVideoPair
+from assd.data.video import read_video, to_bytes, to_pixels
 from assd.errors import InputError
-from assd.rundir import EditDirectory, write_text
-from assd.video import read_video, to_bytes, to_pixels
-from evaluation.case import Case, Metric
+from assd.files import write_text
+from assd.runs.directory import EditDirectory
+from assd.runs.lock import briefly_alone
+from assd.runs.sweep import sweep_runs
+from evaluation.case import Case, Metric, NoMeaning
 
-log = logging.getLogger(__name__)
 COLUMNS = ("pair", "video", "metric", "better", "value", "reason")
 SOURCE, RECONSTRUCTION, EDITED = "source", "reconstruction", "edited"
-NOT_HERE = "has no meaning here: no mask, no true edit, a part that was to change, no reconstruction, or a single frame"
+NO_MEANING = "no meaning here: "  # how the reason begins where a measure has none; runs of earlier versions say so too
 SCORES_CSV = "scores.csv"
 
 
@@ -42,7 +43,8 @@ def score_case(pair: str, video: str, case: Case, metrics: Sequence[Metric]) -> 
         value, reason = None, ""
         try:
             value = metric(case)
-            reason = NOT_HERE if value is None else ""
+        except NoMeaning as why:
+            reason = f"{NO_MEANING}{why}"
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
         rows.append(row(pair, video, metric.name, metric.better, value, reason))
@@ -55,9 +57,9 @@ def score_files(pair: TextVideoPair, files: dict[str, Path], metrics: Sequence[M
     A video that can't be read is a row with the reason, and so is a pair whose source can't.
     """
     try:
-        footage = in_bytes(pair.read())
+        footage = in_bytes(pair.read(pair.canvas))
     except InputError as error:
-        return failure(pair, str(error))
+        return failure(pair.id, str(error))
     videos, rows = {SOURCE: footage.frames}, []
     for name, file in files.items():
         try:
@@ -90,40 +92,46 @@ def read_like(file: Path, footage: Footage) -> Float[Tensor, "n 3 H W"]:
 def score_edit(folder: EditDirectory, metrics: Sequence[Metric]) -> pd.DataFrame:
     """The scores of one pair of a run, kept in its folder; of one without result, the reason."""
     if not folder.finished:
-        return failure(folder.pair, folder.record.get("reason", "not finished"))
-    files = {name: folder.path / f"{name}.mkv" for name in (RECONSTRUCTION, EDITED)}
+        return failure(folder.pair.id, folder.reason or "not finished")
+    files = {name: file for name in (RECONSTRUCTION, EDITED) if (file := folder.video(name, ".mkv"))}
+    files.setdefault(EDITED, folder.path / f"{EDITED}.mkv")
     scores = score_files(folder.pair, files, metrics)
-    if values(scores).empty and (folder.path / SCORES_CSV).is_file():
-        log.warning("%s: the scores that are there stay, since %s", folder.pair.id, scores.reason.iloc[0])
-        return read_scores(folder.path)
-    write_scores(folder.path, scores)
-    return scores
+    update_scores(folder.path, scores)
+    return read_scores(folder.path)
 
 
 def scored_by(folder: Path, metrics: Sequence[Metric]) -> bool:
-    """Whether `folder` holds the scores by just these metrics, none of which failed."""
+    """Whether `folder` holds the scores by these metrics, none of which failed."""
     if not (folder / SCORES_CSV).is_file():
         return False
     scores = read_scores(folder)
-    return failed(scores).empty and set(scores.metric) == {metric.name for metric in metrics}
+    return failed(scores).empty and {metric.name for metric in metrics} <= set(scores.metric)
 
 
-def failure(pair: TextVideoPair, reason: str) -> pd.DataFrame:
+def failure(pair: str, reason: str) -> pd.DataFrame:
     """The row of a pair without result."""
-    return pd.DataFrame([row(pair.id, EDITED, reason=reason)], columns=COLUMNS)
+    return pd.DataFrame([row(pair, EDITED, reason=reason)], columns=COLUMNS)
 
 
-def write_scores(folder: Path, scores: pd.DataFrame) -> None:
-    """`folder`/scores.csv, written aside and renamed."""
-    write_text(folder / SCORES_CSV, scores.to_csv(index=False))
+def update_scores(folder: Path, scores: pd.DataFrame, without_result: Collection[str] = ()) -> None:
+    """Merges rows into `folder`/scores.csv, which several jobs may do.
+
+    without_result  ids of pairs whose earlier rows go: they belong to something else than what is asked for now
+    """
+    with briefly_alone(folder):
+        before = read_scores(folder) if (folder / SCORES_CSV).is_file() else pd.DataFrame(columns=COLUMNS)
+        before = before[~before.pair.isin(list(without_result))]
+        write_text(folder / SCORES_CSV, merged(before, scores).to_csv(index=False))
 
 
-def update_scores(folder: Path, scores: pd.DataFrame) -> None:
-    """Puts the rows of these pairs into `folder`/scores.csv, where those of other pairs stay."""
-    if (folder / SCORES_CSV).is_file():
-        before = read_scores(folder)
-        scores = pd.concat([before[~before.pair.isin(scores.pair)], scores]).sort_values("pair", kind="stable")
-    write_scores(folder, scores)
+def merged(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """One row per pair, video and metric, in the order of the pairs: the later row, but never nothing for a value."""
+    is_missing = (before.metric == "") & before.pair.isin(after.pair)  # what was said then of a video that had no file
+    rows = [part for part in (before[~is_missing], after) if not part.empty]
+    both = pd.concat(rows, ignore_index=True) if rows else after
+    both["measured"] = both.value.notna()
+    kept = both.sort_values("measured", kind="stable").drop_duplicates(["pair", "video", "metric"], keep="last")
+    return kept.sort_index().sort_values("pair", kind="stable").drop(columns="measured")
 
 
 def read_scores(folder: Path) -> pd.DataFrame:
@@ -132,7 +140,10 @@ def read_scores(folder: Path) -> pd.DataFrame:
     if not file.is_file():
         raise InputError(f"{file} does not exist: score the run with `python -m evaluation.run {folder}`")
     text = dict.fromkeys(("pair", "video", "metric", "better", "reason"), str)
-    scores = pd.read_csv(file, dtype=text, keep_default_na=False, na_values={"value": [""]})
+    try:
+        scores = pd.read_csv(file, dtype=text | {"value": float}, keep_default_na=False, na_values={"value": [""]})
+    except ValueError as error:  # pandas' own errors are ValueErrors
+        raise InputError(f"{file} is damaged ({error}): remove it, and score the run again") from error
     if tuple(scores.columns) != COLUMNS:
         raise InputError(f"{file} has the columns {', '.join(scores.columns)}, and not {', '.join(COLUMNS)}")
     return scores
@@ -145,16 +156,17 @@ def values(scores: pd.DataFrame) -> pd.DataFrame:
 
 def failed(scores: pd.DataFrame) -> pd.DataFrame:
     """Only rows of what should have a value and has none: videos that are missing, metrics that broke."""
-    return scores.loc[scores.value.isna() & ~scores.reason.isin(["", NOT_HERE])]
+    return scores.loc[scores.value.isna() & (scores.reason != "") & ~scores.reason.str.contains(NO_MEANING)]
 
 
 def scored_runs(paths: Sequence[Path]) -> list[Path]:
-    """The paths that hold scores; the others (a page, a folder of folders) are named and left out.
+    """The run directories that hold scores, of a sweep's folder its runs; others are named and left out.
 
     Raises InputError where none holds any.
     """
-    found = [path for path in paths if (path / SCORES_CSV).is_file()]
-    left_out = [str(path) for path in paths if path not in found]
+    given = [run for path in paths for run in (sweep_runs(path) or [path])]
+    found = [path for path in given if (path / SCORES_CSV).is_file()]
+    left_out = [str(path) for path in given if path not in found]
     if not found:
         raise InputError(f"no {SCORES_CSV} in {', '.join(left_out)}: score runs with `python -m evaluation.run RUN...`")
     if left_out:

@@ -19,9 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from assd.errors import one_sentence, require
-from assd.rundir import write_text
-from evaluation import statistics
-from evaluation.methods import collect, failures, is_unedited, ordered, published, summarize
+from assd.files import write_text
+from evaluation import intervals
+from evaluation.comparison import collect, failures, is_unedited, ordered, published, summarize
 from evaluation.scores import EDITED, scored_runs, values
 
 FORMATS = ("md", "latex", "csv", "html")
@@ -37,7 +37,7 @@ DIFFERENCE = ("difference", "difference_low", "difference_high")
 
 def interval(row: pd.Series, columns: tuple[str, str, str]) -> str:
     """The text of a cell."""
-    return statistics.with_interval(statistics.Mean(*(row.get(name, np.nan) for name in columns), count=0))
+    return intervals.with_interval(intervals.Mean(*(row.get(name, np.nan) for name in columns), count=0))
 
 
 def places(rows: pd.DataFrame) -> dict[str, int]:
@@ -75,7 +75,7 @@ def layout(
     counts = "pairs" if columns == MEAN else "difference_pairs"
     if counts in summary:
         table["pairs"] = [pair_count(summary[summary.method == method][counts]) for method in ordered(summary.method)]
-    return table.fillna(statistics.UNKNOWN).rename_axis("method")
+    return table.fillna(intervals.UNKNOWN).rename_axis("method")
 
 
 def pair_count(pairs: pd.Series) -> str:
@@ -134,15 +134,15 @@ def means_table(title: str, scores: pd.DataFrame) -> Table:
     videos = [video for video in ("source", "reconstruction") if (scored.video == video).any()]
     table = Table("metric", *videos, "edited [95 % interval]", "pairs", title=Text(title), title_justify="left")
     for (metric, better), rows in scored.groupby(["metric", "better"], sort=False):
-        by_video = {video: statistics.mean(part.value) for video, part in rows.groupby("video")}
+        by_video = {video: intervals.mean(part.value) for video, part in rows.groupby("video")}
         if EDITED not in by_video:
             continue
         others = [
-            statistics.number(by_video[video].mean) if video in by_video else statistics.UNKNOWN for video in videos
+            intervals.number(by_video[video].mean) if video in by_video else intervals.UNKNOWN for video in videos
         ]
         edited = by_video[EDITED]
         table.add_row(
-            Text(f"{metric} {ARROWS[better]}"), *others, statistics.with_interval(edited), f"{edited.count} of {pairs}"
+            Text(f"{metric} {ARROWS[better]}"), *others, intervals.with_interval(edited), f"{edited.count} of {pairs}"
         )
     return table
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from assd import pictures
 from assd.config import composed
-from assd.data import Footage, TextVideoPair
+from assd.data.pairs import Footage, TextVideoPair
+from assd.data.video import to_bytes
 from assd.errors import one_sentence
-from assd.rundir import write_text
-from assd.video import to_bytes
-from evaluation.methods import collect, failures, summarize
+from assd.files import write_text
+from assd.runs import pictures
+from evaluation.comparison import collect, failures, summarize
 from evaluation.tables import render, render_differences
 from experiments.common import arguments, by_choice, edits, first_pairs, leave, sweep
 

@@ -18,12 +18,14 @@ from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
 
-from assd.attention import unmodified
 from assd.config import composed
-from assd.distillation import Request, ScoreDistillation
-from assd.draw import draw_step
-from assd.guidance import guided_noise
+from assd.diffusion.draw import draw_step
+from assd.diffusion.guidance import guided_noise
+from assd.methods.method import Request
+from assd.methods.score_distillation import ScoreDistillation
+from assd.methods.score_distillation.fusion import unmodified
 from assd.models import LatentDiffusion
+from experiments.common import noise_footage
 
 ROUNDS = 9
 STEPS = 4  # of the method in one measurement
@@ -55,9 +57,8 @@ class Bench:
 
     def __init__(self, method: ScoreDistillation, image_model: LatentDiffusion, seed: int):
         self.method, self.model, self.image_model = method, method.model, image_model
-        shape = (self.model.num_frames, 3, self.model.height, self.model.width)
-        self.frames = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-        self.Z_ref = self.model.encode(self.frames)
+        self.footage = noise_footage(method.canvas, seed)
+        self.Z_ref = self.model.encode(self.footage.frames)
         self.draw = draw_step(seed, "bench", 0, self.Z_ref, method.timesteps)
 
     def passes(self) -> None:
@@ -66,45 +67,43 @@ class Bench:
         Z = torch.stack([self.Z_ref, self.Z_ref])
         prompts = (TARGETS[0], SOURCE)
         embeddings = self.model.embed(("", "", *prompts))
-        with self.method.attention(self.model.unet, 2):
+        with self.method.attention(self.model, 2):
             self.model.predict(torch.cat([Z, Z]), self.draw.t, embeddings)
-        key = self.Z_ref[:, :: guidance.stride].movedim(1, 0)
-        n = len(key)
-        embeddings = guidance.model.embed(("",) * 2 * n + (TARGETS[0],) * n + (SOURCE,) * n)
-        guidance.model.predict(key.repeat(4, 1, 1, 1), self.draw.t, embeddings)
+        key = self.Z_ref[:, :: guidance.stride]
+        guidance.model.predict(torch.stack([key] * 4), self.draw.t, guidance.model.embed(("", "", *prompts)))
 
     def batched(self, model: LatentDiffusion | None = None) -> None:
         """Both branches and both halves of guidance in one pass, of this model or a variant of it."""
-        Z_t = self.model.add_noise(torch.stack([self.Z_ref, self.Z_ref]), self.draw.t, self.draw.eps)
+        Z_t = self.model.schedule[self.draw.t].add_noise(torch.stack([self.Z_ref, self.Z_ref]), self.draw.eps)
         guided_noise(model or self.model, Z_t, self.draw.t, (TARGETS[0], SOURCE), 7.5)
 
     def separate(self) -> None:
         """The same four predictions one after another."""
-        Z_t = self.model.add_noise(self.Z_ref, self.draw.t, self.draw.eps)
+        Z_t = self.model.schedule[self.draw.t].add_noise(self.Z_ref, self.draw.eps)
         for prompt in ("", "", TARGETS[0], SOURCE):
-            self.model.predict_noise(Z_t[None], self.draw.t, self.model.embed((prompt,)))
+            self.model.predict(Z_t[None], self.draw.t, self.model.embed((prompt,)))
 
     def fused(self) -> None:
         """The batched pass under attention fusion."""
-        with self.method.attention(self.model.unet, 2):
+        with self.method.attention(self.model, 2):
             self.batched()
 
     def steps(self, targets: int = 1) -> None:
         """`STEPS` whole steps of the method, for so many targets together: draws, optimizers and curves as they are."""
-        self.method(self.frames, SOURCE, [Request(target) for target in TARGETS[:targets]], "bench")
+        self.method(self.footage, SOURCE, [Request(target) for target in TARGETS[:targets]], "bench")
 
     def steps_without_fusion(self) -> None:
         """The same with the network as it is."""
-        replace(self.method, attention=unmodified)(self.frames, SOURCE, [Request(TARGETS[0])], "bench")
+        replace(self.method, attention=unmodified)(self.footage, SOURCE, [Request(TARGETS[0])], "bench")
 
     def alone(self, targets: int) -> None:
         """The same edits one after another."""
         for target in TARGETS[:targets]:
-            self.method(self.frames, SOURCE, [Request(target)], "bench")
+            self.method(self.footage, SOURCE, [Request(target)], "bench")
 
     def all_passes(self) -> None:
         """The U-Net passes of as many steps, and encoding and decoding, which the method does as well."""
-        self.model.decode(self.model.encode(self.frames))
+        self.model.decode(self.model.encode(self.footage.frames))
         self.model.decode(self.Z_ref)
         for _ in range(STEPS):
             self.passes()
@@ -118,7 +117,7 @@ class Bench:
         """
         unet, image_unet = self.model.unet, self.image_model.unet
         stride = self.method.losses["joint_guidance"].stride
-        self.model.decode(self.model.encode(self.frames))
+        self.model.decode(self.model.encode(self.footage.frames))
         Z = self.Z_ref.clone()
         for _ in range(STEPS):
             t = torch.tensor([self.draw.t], device=Z.device)
@@ -143,8 +142,8 @@ class Bench:
     def scheduler(self) -> DDPMScheduler:
         """diffusers' own, of this schedule."""
         if not hasattr(self, "_scheduler"):
-            betas = 1 - self.model.alphas_cumprod[1:] / self.model.alphas_cumprod[:-1]
-            first = 1 - self.model.alphas_cumprod[:1]
+            abar = torch.tensor(self.model.schedule.alphas, dtype=torch.float64).square()
+            betas, first = 1 - abar[1:] / abar[:-1], 1 - abar[:1]
             self._scheduler = DDPMScheduler(trained_betas=torch.cat([first, betas]).clamp(max=0.9999).numpy())
         return self._scheduler
 
@@ -157,7 +156,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--compiled", action="store_true", help="also a compiled U-Net, which takes minutes to compile")
     options = parser.parse_args()
-    cfg = composed([f"method.num_steps={STEPS}", *options.overrides])
+    cfg = composed([f"steps.distillation={STEPS}", *options.overrides])
     bench = Bench(instantiate(cfg.method, _convert_="all"), instantiate(cfg.image_model), cfg.seed)
     rows = {
         "one batched U-Net pass / four separate passes": (bench.batched, bench.separate),
@@ -182,7 +181,7 @@ def main() -> None:
         table.add_row(name, *(f"{value:.2f}" for value in ratio(a, b, options.rounds)))
     console = Console()
     console.print(
-        f"{cfg.model.path}, {model.num_frames} frames of {model.height} x {model.width}, {model.device}, "
+        f"{cfg.model.path}, {model.canvas}, {model.device}, "
         f"{torch.get_num_threads()} threads, {options.rounds} rounds; {STEPS} steps take {seconds(bench.steps):.1f} s"
     )
     console.print(table)

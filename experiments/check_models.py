@@ -1,4 +1,4 @@
-"""Proves that the published models fit and run, without their weights: `python -m assd.models.check`.
+"""Proves that the published models fit and run, without their weights: `python -m experiments.check_models`.
 
 Builds a text-to-video model and Stable Diffusion at full size with random weights, edits a video of noise for some
 steps of the full method, and prints parameter counts, shapes, arithmetic, time and peak memory. Takes overrides:
@@ -24,9 +24,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from assd.config import composed
-from assd.distillation import Request, ScoreDistillation
 from assd.errors import one_sentence
-from assd.models.latent_diffusion import LatentDiffusion
+from assd.methods.method import Request
+from assd.methods.score_distillation import ScoreDistillation
+from assd.models import LatentDiffusion
+from experiments.common import noise_footage
 
 SOURCE, TARGET = "a bear walking on rocks in a zoo", "a panda walking on rocks in a zoo"
 RANDOM = (
@@ -75,7 +77,7 @@ def teraflops(unet: torch.nn.Module, z_shape: tuple[int, ...], tokens: int) -> f
     return counter.get_total_flops() / 1e12
 
 
-def arithmetic(method: ScoreDistillation, Z: Float[Tensor, "c n h w"]) -> dict[str, float]:
+def arithmetic(method: ScoreDistillation, Z: Float[Tensor, "c f h w"]) -> dict[str, float]:
     """TFLOP of each U-Net's pass in one step, without fusion: four branches of the video, and of its key frames."""
     tokens = method.model.tokenizer.model_max_length
     counts = {"video": teraflops(method.model.unet, (4, *Z.shape), tokens)}
@@ -111,16 +113,13 @@ class Trial:
     steps: list[float]
     passes: list[float]
     peaks: list[float]  # built, after each step, after decoding
-    Z_ref: Float[Tensor, "c n h w"]
-    Z: Float[Tensor, "c n h w"]
+    Z_ref: Float[Tensor, "c f h w"]
+    Z: Float[Tensor, "c f h w"]
 
 
 def edit_noise(method: ScoreDistillation, seed: int, source: str = SOURCE, target: str = TARGET) -> Trial:
     """Edits a video of noise; the device is waited for after each step and around each U-Net pass."""
-    model = method.model
-    shape = (model.num_frames, 3, model.height, model.width)
-    frames = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-
+    model, footage = method.model, noise_footage(method.canvas, seed)
     now = partial(wall_clock, model.device)
     model.embed(("", "", target, source))  # remembered, as in any step but the first
     times, peaks = [now()], [peak_memory(model.device)]
@@ -131,10 +130,11 @@ def edit_noise(method: ScoreDistillation, seed: int, source: str = SOURCE, targe
 
     unets = list({id(loss.model): loss.model.unet for loss in method.losses.values()}.values())
     with noting_passes(unets, now) as passes:
-        (edit,) = method(frames, source, [Request(target)], "noise", advance=advance)
-    console.print(f"frames {tuple(frames.shape)}, latent {tuple(edit.Z.shape)}, edited {tuple(edit.frames.shape)}")
+        (edit,) = method(footage, source, [Request(target)], "noise", advance=advance)
+    Z_ref, Z = edit.latents["Z_ref"], edit.latents["Z"]
+    console.print(f"frames {tuple(footage.frames.shape)}, latent {tuple(Z.shape)}, edited {tuple(edit.frames.shape)}")
     steps = [after - before for before, after in itertools.pairwise(times)]
-    return Trial(steps, passes, [*peaks, peak_memory(model.device)], edit.Z_ref, edit.Z)
+    return Trial(steps, passes, [*peaks, peak_memory(model.device)], Z_ref, Z)
 
 
 @contextlib.contextmanager
@@ -165,7 +165,7 @@ def main() -> None:
     overrides = [given for given in parser.parse_args().overrides if given != RANDOM[0]]
     precision = "float16" if torch.cuda.is_available() and "device=cpu" not in overrides else "float32"
     defaults = (f"model.dtype={precision}", f"image_model.dtype={precision}", "model.num_frames=8",
-                "method.num_steps=2")  # fmt: skip
+                "steps.distillation=2")  # fmt: skip
     cfg = composed([*RANDOM, *defaults, *overrides])
 
     started = time.perf_counter()

@@ -8,19 +8,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 from hydra.utils import instantiate
 from jaxtyping import UInt8
 from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
-from assd import pictures
 from assd.config import composed
-from assd.data import Footage, TextVideoPair
+from assd.data.pairs import Canvas, Footage, TextVideoPair
+from assd.data.video import read_video
 from assd.errors import InputError, require
-from assd.rundir import ENVIRONMENT_JSON, write_text
-from assd.video import read_video
-from evaluation.methods import run_overrides
+from assd.files import write_text
+from assd.runs import pictures
+from assd.runs.reader import FinishedEdit, run_overrides
+from assd.runs.sweep import sweep_runs
 from evaluation.scores import scored_runs
 
 
@@ -39,16 +41,15 @@ def arguments(doc: str | None, name: str, pairs: int) -> argparse.Namespace:
 def sweep(output: Path, pairs: int, choices: Sequence[str], overrides: Sequence[str]) -> list[Path]:
     """Runs `assd.run --multirun` in a process of its own, and returns its runs; pairs done before are not redone.
 
-    Pairs that failed are left to the table to name. Runs in that folder which are not this command's, or were refused
-    since they hold another configuration, are left out. Raises InputError when there is no run with scores.
+    Pairs that failed are left to the table to name. The runs are those that sweep.json names; one that was refused,
+    since its folder holds another configuration, is left out. Raises InputError when there is no run with scores.
     """
     limit = [f"dataset.limit={pairs}"] if "limit" in composed([*overrides]).dataset else []
     command = [sys.executable, "-m", "assd.run", "--multirun", f"output={output}", *limit, *choices, *overrides]
-    before = started(output)
     code = subprocess.run(command, check=False).returncode
     if code:
         print(f"the sweep ended with exit code {code}: going on with the runs that are there", file=sys.stderr)
-    return scored_runs(sorted(run for run, time in started(output).items() if time != before.get(run)))
+    return scored_runs(sweep_runs(output))
 
 
 def by_choice(runs: Sequence[Path], key: str) -> dict[str, list[Path]]:
@@ -64,20 +65,21 @@ def first_pairs(cfg: DictConfig, count: int) -> Iterator[tuple[TextVideoPair, Fo
     """The dataset's first pairs with their footage; one whose clip can't be read is named and left out."""
     for pair in instantiate(cfg.dataset, _convert_="all")[:count]:
         try:
-            yield pair, pair.read()
+            yield pair, pair.read(pair.canvas)
         except InputError as error:
             print(f"{pair.id} is left out: {error}", file=sys.stderr)
 
 
-def started(output: Path) -> dict[Path, int]:
-    """When each run in a folder was last started: a run writes its environment then."""
-    return {file.parent: file.stat().st_mtime_ns for file in output.glob(f"*/{ENVIRONMENT_JSON}")}
+def noise_footage(canvas: Canvas, seed: int) -> Footage:
+    """A video of noise, for measuring."""
+    shape = (canvas.num_frames, 3, canvas.height, canvas.width)
+    return Footage(torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1, fps=8.0)
 
 
 def edits(runs: dict[str, Path], pair: TextVideoPair) -> dict[str, UInt8[Tensor, "n H W 3"]]:
     """Each run's edit of a pair under the run's label, where there is one."""
-    files = {label: run / "edits" / pair.id / "edited.mkv" for label, run in runs.items()}
-    return {label: read_video(file, None).frames for label, file in files.items() if file.is_file()}
+    files = {label: FinishedEdit(run / "edits" / pair.id).video("edited", ".mkv") for label, run in runs.items()}
+    return {label: read_video(file, None).frames for label, file in files.items() if file}
 
 
 def leave(

@@ -1,7 +1,7 @@
 """Figure 5, what each model knows: `python -m experiments.figure5`.
 
-The one-step prediction of Z_0 from Z_t, (Z_t - sqrt(1 - abar_t) eps^w) / sqrt(abar_t), by the text-to-video and by the
-text-to-image model, at small and large t, of the source video under its own prompt. Writes figure5.png and figure5.csv
+The one-step prediction of Z_0 from Z_t, (Z_t - sigma_t eps) / alpha_t, by the text-to-video and by the text-to-image
+model, at small and large t, of the source video under its own prompt. Writes figure5.png and figure5.csv
 (PSNR to the source, dB).
 """
 
@@ -9,40 +9,31 @@ import itertools
 
 import pandas as pd
 import torch
-from einops import rearrange
 from hydra.utils import instantiate
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from assd import pictures
 from assd.config import composed
-from assd.draw import draw_step
+from assd.data.video import to_bytes
+from assd.diffusion.draw import draw_step
+from assd.diffusion.guidance import guided_prediction
+from assd.diffusion.model import Model
+from assd.diffusion.schedule import split
 from assd.errors import one_sentence
-from assd.guidance import guided_noise
-from assd.models import LatentDiffusion
-from assd.video import to_bytes
+from assd.runs import pictures
 from experiments.common import arguments, first_pairs, leave
 
 TIMESTEPS = (100, 300, 500, 700, 900)
 COLUMN = "PSNR to source (dB)"
-GUIDANCE_SCALE = 1.0  # the conditional prediction itself
 
 
 def predict_clean(
-    model: LatentDiffusion, Z: Float[Tensor, "c n h w"], eps: Float[Tensor, "c n h w"], t: int, prompt: str
-) -> Float[Tensor, "c n h w"]:
-    """The one-step prediction of Z_0; a text-to-image model sees each frame alone."""
-    Z_t = model.add_noise(Z, t, eps)
-    if model.num_frames > 1:
-        eps_hat = guided_noise(model, Z_t[None], t, (prompt,), GUIDANCE_SCALE)[0]
-    else:
-        frames = rearrange(Z_t, "c n h w -> n c h w")
-        eps_hat = rearrange(
-            guided_noise(model, frames, t, (prompt,) * len(frames), GUIDANCE_SCALE), "n c h w -> c n h w"
-        )
-    abar = model.alphas_cumprod[t].item()
-    return (Z_t - (1 - abar) ** 0.5 * eps_hat) / abar**0.5
+    model: Model, Z: Float[Tensor, "c f h w"], eps: Float[Tensor, "c f h w"], t: int, prompt: str
+) -> Float[Tensor, "c f h w"]:
+    """The one-step prediction of Z_0, by the conditional prediction itself."""
+    Z_t = model.schedule[t].add_noise(Z, eps)[None]
+    return split(model.prediction, guided_prediction(model, Z_t, t, (prompt,), w=1), Z_t, model.schedule[t]).x0[0]
 
 
 @one_sentence()
@@ -51,7 +42,7 @@ def main() -> None:
     """The command line."""
     options = arguments(__doc__, "figure5", pairs=1)
     cfg = composed(options.overrides)
-    video_model: LatentDiffusion = instantiate(cfg.model)
+    video_model: Model = instantiate(cfg.model)
     models = {"text-to-video": video_model, "text-to-image": instantiate(cfg.image_model)}
     records, sheets = [], []
     for pair, footage in first_pairs(cfg, options.pairs):

@@ -11,13 +11,14 @@ from hydra.utils import instantiate
 from jaxtyping import Float
 from torch import Tensor
 
-from assd import pictures
 from assd.config import composed
-from assd.data import Footage, TextVideoPair
-from assd.distillation import Request, ScoreDistillation, State
+from assd.data.pairs import Footage, TextVideoPair
+from assd.data.video import to_bytes
 from assd.errors import one_sentence
-from assd.video import to_bytes
-from evaluation.case import Case, Metric
+from assd.methods.method import Checkpoint, Request
+from assd.methods.score_distillation import ScoreDistillation
+from assd.runs import pictures
+from evaluation.case import Case, Metric, NoMeaning
 from experiments.common import arguments, first_pairs, leave
 
 STAGES = 8  # states shown after the source
@@ -39,12 +40,20 @@ def main() -> None:
         for step, frames in stages(method, pair, footage):
             rows[f"step {step}"] = to_bytes(frames)
             case = Case(frames, pair.prompts, footage)
-            records.append({"pair": pair.id, "step": step, **{metric.name: metric(case) for metric in metrics}})
+            records.append({"pair": pair.id, "step": step, **{metric.name: value(metric, case) for metric in metrics}})
         if footage.truth is not None:
             rows["true edit"] = to_bytes(footage.truth)
         sheets.append(pictures.sheet(pair.prompts, rows))
     table = pd.DataFrame(records).astype({metric.name: float for metric in metrics})
     leave(options.output, "figure6", sheets, table, table.drop(columns="pair").groupby("step").mean())
+
+
+def value(metric: Metric, case: Case) -> float:
+    """A metric's value, NaN where it has none."""
+    try:
+        return metric(case)
+    except NoMeaning:
+        return float("nan")
 
 
 def stages(
@@ -53,10 +62,10 @@ def stages(
     """The video before the first step and at each checkpoint, with the number of steps."""
     states = {0: method.model.encode(footage.frames)}
 
-    def remember(state: State, curves: list[dict]) -> None:
-        states[state.step] = state.Z.clone()
+    def remember(checkpoint: Checkpoint, curves: list[dict]) -> None:
+        states[checkpoint["step"]] = checkpoint["Z"].clone()
 
-    method(footage.frames, pair.prompts.source, [Request(pair.prompts.target, checkpoint=remember)], pair.clip)
+    method(footage, pair.prompts.source, [Request(pair.prompts.target, checkpoint=remember)], pair.clip)
     for step, Z in states.items():
         yield step, method.model.decode(Z)
 

@@ -11,11 +11,11 @@ from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from assd import pictures
 from assd.config import composed
+from assd.data.video import to_bytes
 from assd.errors import one_sentence, require
-from assd.video import to_bytes
-from evaluation.methods import collect, failures, summarize
+from assd.runs import pictures
+from evaluation.comparison import collect, failures, summarize
 from experiments.common import arguments, by_choice, edits, first_pairs, leave, sweep
 
 LAMBDA = "attention.lam"

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 
 from assd.config import composed
 from assd.errors import one_sentence, require
-from assd.rundir import write_text
-from evaluation.methods import collect, failures, summarize
+from assd.files import write_text
+from evaluation.comparison import collect, failures, summarize
 from evaluation.scores import EDITED
 from evaluation.tables import render
 from experiments.common import arguments, by_choice, sweep

@@ -1,21 +1,39 @@
-"""Models without trained weights. `assd` is imported inside the fixtures: type checks hook into its first import."""
+"""What all tests share. `assd` is imported inside the fixtures: type checks hook into its first import."""
 
 # ruff: noqa: PLC0415
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of this process and those it starts: pytest-xdist keeps the cores busy
 
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
+torch.set_num_threads(1)
 # Shapes and types are checked at every call, an int being good enough where a float is written.
 install_import_hook(["assd", "evaluation"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is not end_to_end is unit; of the examples in docstrings, the one that edits a video is not."""
+    for item in items:
+        if item.name == "assd.editing":
+            item.add_marker("end_to_end")
+        if not item.get_closest_marker("end_to_end"):
+            item.add_marker("unit")
 
 
 @pytest.fixture(scope="session")
 def tiny_video_model():
     """The embedded world's text-to-video model with random weights."""
+    from assd.data.pairs import Canvas
     from assd.shapes import networks
 
-    return random_model(networks.video_unet, num_frames=8)
+    return random_model(networks.video_unet, canvas=Canvas(8, 64, 64))
 
 
 @pytest.fixture(scope="session")
@@ -23,10 +41,10 @@ def tiny_image_model():
     """The embedded world's text-to-image model with random weights."""
     from assd.shapes import networks
 
-    return random_model(networks.image_unet, num_frames=1)
+    return random_model(networks.image_unet, canvas=None)
 
 
-def random_model(make_unet, num_frames):
+def random_model(make_unet: Callable, canvas: Any):
     """Random weights, none of them zero: temporal layers would otherwise start as the identity."""
     from diffusers import DDPMScheduler
 
@@ -34,83 +52,72 @@ def random_model(make_unet, num_frames):
     from assd.shapes import networks
 
     torch.manual_seed(0)
-    networks_by_name = dict(unet=make_unet(), vae=networks.autoencoder(), text_encoder=networks.text_encoder())
-    for module in networks_by_name.values():
+    parts = dict(unet=make_unet(), vae=networks.autoencoder(), text_encoder=networks.text_encoder())
+    for module in parts.values():
         for parameter in module.parameters():
             parameter.data += 0.05 * torch.randn_like(parameter)
     return LatentDiffusion(
-        **networks_by_name,
+        **parts,
+        vae_config=dict(parts["vae"].config),
         tokenizer=networks.tokenizer(),
         scheduler=DDPMScheduler.from_config(networks.scheduler().config),
-        height=64,
-        width=64,
-        num_frames=num_frames,
+        canvas=canvas,
     )
 
 
 @pytest.fixture
-def fake_model():
-    """Makes a `LatentDiffusion` of the given members alone: `fake_model(embed=..., predict_noise=...)`."""
-    from assd.models import LatentDiffusion
+def assd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Iterator[Callable]:
+    """The command line within this process: `assd("seed=1", ...)`; an unexpected exception is one here too.
 
-    def make(**members):
-        model = object.__new__(LatentDiffusion)
-        vars(model).update(members)
-        return model
+    Without tracking and with one metric, unless it is to be `full`.
+    """
+    import logging
+    import sys
 
-    return make
+    from hydra.core.global_hydra import GlobalHydra
+
+    from assd.run import main
+    from tests.commands import LIGHT, Outcome
+
+    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+
+    def call(*overrides: str, full: bool = False) -> Outcome:
+        GlobalHydra.instance().clear()
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        monkeypatch.setattr(sys, "argv", ["assd", "device=cpu", *([] if full else LIGHT), *overrides])
+        code, last_words = 0, ""
+        try:
+            main()
+        except SystemExit as end:
+            if isinstance(end.code, str):  # what Python prints on leaving
+                code, last_words = 1, end.code
+            else:
+                code = int(end.code or 0)
+        printed = capsys.readouterr()
+        return Outcome(code, printed.out + printed.err + last_words)
+
+    yield call
+    GlobalHydra.instance().clear()
+    logging.getLogger().handlers[:] = handlers
+    logging.getLogger().setLevel(level)
 
 
 @pytest.fixture(scope="session")
-def finished_run():
+def finished_run() -> Callable[..., Path]:
     """Makes a run directory as the editor leaves it, in which an edit is what `edit` makes of the pair's footage."""
-    import json
+    from tests.finished import finished_run
 
-    from omegaconf import OmegaConf
-
-    from assd import pictures
-    from assd.config import composed
-    from assd.data import Prompts
-    from assd.shapes.corpus import clip_pairs
-    from assd.shapes.dataset import footage
-    from assd.video import to_bytes, write_video
-
-    def make(path, edit, pairs=2, overrides=()):
-        path.mkdir(parents=True)
-        cfg = composed([f"dataset.limit={pairs}", "device=cpu", *overrides])
-        OmegaConf.save(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True)), path / "config.yaml")
-        (path / "environment.json").write_text(json.dumps({"command": ["assd", *overrides], "commit": None}))
-        for pair in clip_pairs()[:pairs]:
-            folder, known = path / "edits" / pair.id, footage(pair)
-            folder.mkdir(parents=True)
-            videos = {"source": known.frames, "truth": known.truth, "edited": edit(known)}
-            bytes_of = {name: to_bytes(frames) for name, frames in videos.items()}
-            bytes_of["difference"] = pictures.difference(bytes_of["edited"], bytes_of["source"])
-            for name, frames in bytes_of.items():
-                write_video(folder / f"{name}.mp4", frames, known.fps)
-            write_video(folder / "edited.mkv", bytes_of["edited"], known.fps)
-            write_video(folder / "reconstruction.mkv", bytes_of["source"], known.fps)
-            prompts = Prompts(pair.source.caption, pair.target.caption)
-            rows = {name: bytes_of[name] for name in ("source", "edited")}
-            pictures.save(pictures.filmstrip(prompts, rows), folder / "filmstrip.png")
-            record = {"id": pair.id, "source_prompt": prompts.source, "target_prompt": prompts.target}
-            (folder / "edit.json").write_text(json.dumps(record | {"status": "finished", "seed": 0, "seconds": 1.0}))
-            steps = [{"step": i, "t": 500, "gradient_norm": 9 - i, "video.mask_coverage": 0.1 * i} for i in range(5)]
-            (folder / "steps.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
-        return path
-
-    return make
+    return finished_run
 
 
 @pytest.fixture(scope="session")
-def read_back():
+def read_back() -> Callable[[Path], dict]:
     """Reads what W&B's offline files hold."""
     import json
     import subprocess
     import sys
-    from pathlib import Path
 
-    def read_back(directory):
+    def read_back(directory: Path) -> dict:
         """The records of a run's offline files, in the order in which they were begun."""
         found: dict = {"history": [], "summary": {}, "exit": None, "run": None, "ids": []}
         wandb = Path(sys.executable).with_name("wandb")

@@ -124,19 +124,19 @@ def test_every_target_takes_its_arguments() -> None:
             seen.add(node["_target_"])
             if reason := problem(node):
                 problems.setdefault(f"{name}: {reason}", set()).add(file)
-    assert "assd.distillation.ScoreDistillation" in seen
+    assert "assd.methods.score_distillation.ScoreDistillation" in seen
     report = [f"{text} (with {', '.join(sorted(files))})" for text, files in problems.items()]
     assert not problems, "\n".join(report)
 
 
 def test_a_wrong_argument_is_seen() -> None:
     """The check above is one: an unknown argument, a missing one and an unknown target are problems."""
-    right = {"_target_": "assd.scores.ASSD", "gamma": 0.5, "tau": 0.1}
+    right = {"_target_": "assd.methods.score_distillation.rules.ASSD", "gamma": 0.5, "tau": 0.1}
     assert problem(right) is None
     assert problem(right | {"sigma": 1}) is not None
-    assert problem({"_target_": "assd.scores.ASSD", "gamma": 0.5}) is not None
-    assert problem({"_target_": "assd.scores.ASSD", "_partial_": True, "gamma": 0.5}) is None
-    assert problem({"_target_": "assd.scores.NotThere"}) is not None
+    assert problem({"_target_": "assd.methods.score_distillation.rules.ASSD", "gamma": 0.5}) is not None
+    assert problem({"_target_": "assd.methods.score_distillation.rules.ASSD", "_partial_": True, "gamma": 0.5}) is None
+    assert problem({"_target_": "assd.methods.score_distillation.rules.NotThere"}) is not None
 
 
 def test_full_is_the_default() -> None:
@@ -165,13 +165,13 @@ def test_ablations_remove_what_they_name() -> None:
     their rule alone."""
     bare = {"assd_only", "sds", "video_dds"}
     parts = {name: configuration(f"+ablation={name}") for name in ABLATIONS}
-    fusion = "assd.attention.WeightedAttentionFusion"
+    fusion = "assd.methods.score_distillation.fusion.WeightedAttentionFusion"
     assert {name for name, cfg in parts.items() if cfg.attention._target_ != fusion} == {"no_waf", *bare}
     assert {name for name, cfg in parts.items() if "joint_guidance" not in cfg.loss} == {"no_joint_guidance", *bare}
     assert parts["no_smoothing"].loss.video.rule.gamma == 1.0
     assert parts["no_mask"].loss.video.rule.tau == float("-inf")
-    assert parts["sds"].loss.video.rule._target_ == "assd.scores.SDS"
-    assert parts["video_dds"].loss.video.rule._target_ == "assd.scores.VideoDDS"
+    assert parts["sds"].loss.video.rule._target_ == "assd.methods.score_distillation.rules.SDS"
+    assert parts["video_dds"].loss.video.rule._target_ == "assd.methods.score_distillation.rules.VideoDDS"
 
 
 def test_the_default_is_checked_without_complaint() -> None:

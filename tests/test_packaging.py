@@ -105,7 +105,7 @@ print(json.dumps([config.__file__, config.CONFIG_PATH, cfg.attention._target_, m
     file, config_path, attention, weights = json.loads(output.splitlines()[-1])
     assert Path(file).is_relative_to(installed)
     assert config_path == "pkg://assd.conf"
-    assert attention == "assd.attention.unmodified"
+    assert attention == "assd.methods.score_distillation.fusion.unmodified"
     assert Path(weights) == installed / WEIGHTS
     assert (Path(weights) / "video_unet" / "config.json").is_file()
 

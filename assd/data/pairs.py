@@ -3,10 +3,11 @@
 import csv
 import functools
 import logging
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -104,7 +105,9 @@ COLUMNS = ("video", "source_prompt", "target_prompt")
 DAVIS_FRAMES, DAVIS_MASKS = "JPEGImages/480p", "Annotations/480p"
 
 
-def folder(path: str, num_frames: int, height: int, width: int, limit: int | None = None) -> list[TextVideoPair]:
+def folder(
+    path: str, num_frames: int, height: int, width: int, limit: int | None = None, shard: str | None = None
+) -> list[TextVideoPair]:
     """A directory of videos with `prompts.csv`: columns video, source_prompt, target_prompt, one row an edit.
 
     `video` is a file or a folder of frames below `path`. Of DAVIS, `path` may be the root: `video` is then a sequence's
@@ -121,14 +124,31 @@ def folder(path: str, num_frames: int, height: int, width: int, limit: int | Non
     for number, row in enumerate(rows, start=1):
         empty = [name for name in COLUMNS if not row.get(name)]
         require(not empty, f"{table}, row {number}: {', '.join(empty)} is empty or missing, of {', '.join(COLUMNS)}")
-    check_limit(limit)
     canvas = Canvas(num_frames, height, width)
-    return [row_pair(root, number, row, canvas) for number, row in enumerate(rows[:limit], start=1)]
+    return [row_pair(root, *row, canvas) for row in portion([*enumerate(rows, start=1)], limit, shard)]
 
 
-def check_limit(limit: int | None) -> None:
-    """Raises InputError unless `limit` is a positive number of pairs, or None for all."""
+Entry = TypeVar("Entry")
+
+
+def portion(entries: Sequence[Entry], limit: int | None, shard: str | None) -> list[Entry]:
+    """The first `limit` entries of a dataset (None: all), and of these the part that one of several jobs takes.
+
+    shard  `i/n`: the i-th of n jobs, from 1, takes the entries number i, i + n, i + 2n, ...; None takes all
+
+    >>> portion("abcdefg", 5, "2/3")
+    ['b', 'e']
+
+    Raises InputError for another limit or shard.
+    """
     require(limit is None or limit >= 1, f"dataset.limit must be >= 1, or null for all pairs; got {limit}")
+    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", shard or "1/1")
+    require(
+        found is not None and int(found[1]) <= int(found[2]),
+        f"dataset.shard must be i/n, job number i of n, such as 2/4, or null for all pairs; got {shard!r}",
+    )
+    assert found
+    return list(entries[:limit])[int(found[1]) - 1 :: int(found[2])]
 
 
 def row_pair(root: Path, number: int, row: dict[str, str], canvas: Canvas) -> TextVideoPair:

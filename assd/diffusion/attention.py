@@ -1,13 +1,15 @@
 """Attention processors on a network's named layers, and off them again."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from diffusers.models.attention_processor import Attention
 from torch import nn
 
-from assd.errors import require
+from assd.errors import InputError
 
-Processor = Callable[..., object]  # diffusers' protocol: (attn, hidden_states, encoder_hidden_states, ...) -> states
+Processor = Any  # of diffusers: called as (attn, hidden_states, encoder_hidden_states, ...), it gives hidden states
 
 
 @contextlib.contextmanager
@@ -28,9 +30,9 @@ def processors_on(network: nn.Module, processors: Mapping[str, Processor]) -> It
             module.set_processor(before[name])
 
 
-def layer(network: nn.Module, name: str) -> nn.Module:
+def layer(network: nn.Module, name: str) -> Attention:
     """An attention layer by its path. Raises InputError where there is none."""
     found = dict(network.named_modules()).get(name)
-    require(hasattr(found, "set_processor"), f"{type(network).__name__} has no attention layer {name!r}")
-    assert found is not None
+    if not isinstance(found, Attention):
+        raise InputError(f"{type(network).__name__} has no attention layer {name!r}")
     return found

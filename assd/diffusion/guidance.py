@@ -45,7 +45,7 @@ def guided_prediction(
     return lerp_halves(model.predict(torch.cat([z_t, z_t]), t, embeddings), w)
 
 
-def lerp_halves(halves: Float[Tensor, "2b c f h w"], w: Scale) -> Float[Tensor, "b c f h w"]:
+def lerp_halves(halves: Float[Tensor, "halves c f h w"], w: Scale) -> Float[Tensor, "b c f h w"]:
     """From the unconditional half to the conditional half and beyond."""
     unconditional, conditional = halves.chunk(2)
     if isinstance(w, (int, float)):

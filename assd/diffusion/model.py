@@ -101,6 +101,13 @@ class Model(Protocol):
         ...
 
 
+def canvas_of(model: Model) -> Canvas:
+    """The model's own canvas. Raises InputError for an image model, which has none."""
+    require(model.canvas is not None, "method.model must be a video model, as model=... brings one; got an image model")
+    assert model.canvas is not None
+    return model.canvas
+
+
 def check_shares_latents(model: Model, image_model: Model) -> None:
     """Raises InputError unless both read the same latents under the same noise schedule, as one gradient needs.
 

@@ -91,7 +91,7 @@ class Method(Protocol):
 
         Requests on one video share what they can, such as a reference branch or an inversion; their results are those
         of separate calls to rounding. `clip` names the video and seeds all that is random; `advance` receives the
-        number of steps done.
+        number of steps done, and may raise to stop: a checkpoint is made first.
 
         Raises InputError for what cannot be edited, and when the requests resume at different steps; DivergedError when
         a number becomes NaN or Inf. Checkpoints made before stay.

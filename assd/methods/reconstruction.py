@@ -10,7 +10,7 @@ from torch import Tensor
 from assd.data.pairs import Canvas, Footage
 from assd.diffusion.guidance import guided_prediction
 from assd.diffusion.inversion import DDIM, NetworkTime, downwards, upwards
-from assd.diffusion.model import Model
+from assd.diffusion.model import Model, canvas_of
 from assd.errors import require
 from assd.methods.method import Advance, Edit, Request, ignore_progress
 from assd.methods.recorder import Recorder, check_checkpoints
@@ -51,7 +51,7 @@ class Reconstruction:
     @property
     def canvas(self) -> Canvas:
         """The model's."""
-        return self.model.canvas
+        return canvas_of(self.model)
 
     @torch.no_grad()
     def __call__(

@@ -17,7 +17,8 @@ class Recorder:
     """Hands out the steps of a method, and keeps what is measured at each.
 
     A checkpoint follows the last one after `every` steps or `seconds` seconds, whichever comes first, and after the
-    last step. Numbers are read from the device, checked to be finite, and handed over as often.
+    last step, and before an error that `advance` raises. Numbers are read from the device, checked to be finite, and
+    handed over as often.
 
     requests  edited together; Raises InputError when they resume at different steps
     clip      the video's name, for messages
@@ -60,7 +61,11 @@ class Recorder:
         is_due = done % self.every == 0 or done == self.num_steps
         if is_due or time.perf_counter() - self._last > self.seconds:
             self.save(done, checkpoint)
-        self.advance(done)
+        try:
+            self.advance(done)
+        except BaseException:  # who stops the run here loses nothing
+            self.save(done, checkpoint)
+            raise
 
     def save(self, done: int, checkpoint: Callable[[int], Checkpoint]) -> None:
         """Hands over curves and a checkpoint after `done` steps."""

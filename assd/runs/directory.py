@@ -11,7 +11,8 @@
                              autoencoder: the best an edit can preserve
                              steps.jsonl, edit.json, scores.csv, latents.safetensors
 
-Every file is written aside and renamed, but for steps.jsonl, which grows. A pair whose edit.json says `finished` is
+Every file is written aside and renamed, but for steps.jsonl, which grows. Several jobs may share a run, each with pairs
+of its own. A pair whose edit.json says `finished` is
 never redone; one with a checkpoint goes on from it. Both belong to prompts, seed, options and video: where one of them
 has changed, the pair is refused and its files are kept.
 """
@@ -35,7 +36,16 @@ from assd.methods.method import Checkpoint, Edit
 from assd.runs import pictures
 from assd.runs.checkpoint import own, read_checkpoint, write_checkpoint
 from assd.runs.environment import environment
-from assd.runs.reader import CONFIG_YAML, EDIT_JSON, ENVIRONMENT_JSON, FAILED, FINISHED, FinishedEdit, read_config
+from assd.runs.reader import (
+    CONFIG_YAML,
+    EDIT_JSON,
+    ENVIRONMENT_JSON,
+    FAILED,
+    FINISHED,
+    FinishedEdit,
+    edits_of,
+    read_config,
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ class RunDirectory:
         resolved = OmegaConf.to_container(cfg, resolve=True)
         config = self.path / CONFIG_YAML
         if config.exists():
-            old, new = (result_keys(c, self.incidental) for c in (read_config(config), OmegaConf.create(resolved)))
+            old, new = (result_keys(c, self.incidental) for c in (read_config(config), DictConfig(resolved)))
             changed = differences(old, new)
             require(
                 not changed,
@@ -64,7 +74,6 @@ class RunDirectory:
                 f"give this run another folder with output=..., or remove the old one",
             )
         self.path.mkdir(parents=True, exist_ok=True)
-        remove_partial(self.path)
         write_text(config, OmegaConf.to_yaml(OmegaConf.create(resolved)))
         write_json(self.path / ENVIRONMENT_JSON, {"overrides": list(overrides), **environment(device)})
 
@@ -76,9 +85,9 @@ class RunDirectory:
         folder.mkdir(parents=True, exist_ok=True)
         return EditDirectory(folder, pair)
 
-    def write_overview(self, pairs: list[TextVideoPair]) -> Path | None:
-        """One picture of the finished pairs' filmstrips; None when there is none."""
-        strips = [strip for pair in pairs if (strip := self.edit(pair).filmstrip)]
+    def write_overview(self) -> Path | None:
+        """One picture of all finished pairs' filmstrips; None when there is none."""
+        strips = [strip for edit in edits_of(self.path) if (strip := edit.filmstrip)]
         if not strips:
             return None
         pictures.save(pictures.stack([Image.open(strip) for strip in strips]), self.path / "overview.png")
@@ -104,8 +113,9 @@ class EditDirectory(FinishedEdit):
 
     def check_belongs(self, identity: dict) -> None:
         """Raises InputError where the result or checkpoint that is there was made from something else."""
-        made_from = self.record.get("identity") or (self._stored[1] if self._checkpoint.exists() else {})
-        known = {key: value for key, value in self.record.items() if key in identity} | made_from
+        record = self.record if self.finished else {}  # what failed has made nothing that is to be kept
+        made_from = record.get("identity") or (self._stored[1] if self._checkpoint.exists() else {})
+        known = {key: value for key, value in record.items() if key in identity} | made_from
         changed = differences(known, {key: identity[key] for key in known})
         require(
             not changed,

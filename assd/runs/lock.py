@@ -14,17 +14,17 @@ from filelock import FileLock, Timeout
 from assd.errors import InputError
 from assd.files import write_json
 
-LOCK, WRITER_JSON = ".lock", ".writer.json"
+WAIT_SECONDS = 60
 
 
 @contextlib.contextmanager
-def one_writer(folder: Path) -> Iterator[None]:
-    """Within it no other program may write into the run directory.
+def one_writer(folder: Path, part: str = "") -> Iterator[None]:
+    """Within it no other program may write into the folder; of a run that several jobs share, into the same part of it.
 
     Raises InputError when another one does already, which says who.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock, writer = FileLock(folder / LOCK), folder / WRITER_JSON
+    lock, writer = FileLock(folder / f".lock{part}"), folder / f".writer{part}.json"
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -39,6 +39,14 @@ def one_writer(folder: Path) -> Iterator[None]:
     finally:
         writer.unlink(missing_ok=True)
         lock.release()
+
+
+@contextlib.contextmanager
+def briefly_alone(folder: Path) -> Iterator[None]:
+    """Within it no other job changes the files that the jobs of one run share; who comes second waits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".shared.lock", timeout=WAIT_SECONDS):
+        yield
 
 
 def holder(writer: Path) -> str:

@@ -4,10 +4,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock
-
 from assd.errors import InputError
 from assd.files import write_json
+from assd.runs.lock import briefly_alone
 
 SWEEP_JSON = "sweep.json"
 
@@ -15,13 +14,13 @@ SWEEP_JSON = "sweep.json"
 def begin_sweep(folder: Path, overrides: Sequence[str]) -> None:
     """Starts the list of a sweep's runs anew; `overrides` are the multirun's own."""
     folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder):
+    with briefly_alone(folder):
         write_json(folder / SWEEP_JSON, {"overrides": list(overrides), "runs": {}})
 
 
 def add_run(folder: Path, run: str, overrides: Sequence[str]) -> None:
     """Adds a run, a folder below `folder`, with the overrides that set it apart."""
-    with lock(folder):
+    with briefly_alone(folder):
         sweep = read_sweep(folder)
         sweep["runs"][run] = list(overrides)
         write_json(folder / SWEEP_JSON, sweep)
@@ -45,8 +44,3 @@ def read_sweep(folder: Path) -> dict:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} is damaged ({error}): remove it, and start the sweep again") from error
     return sweep
-
-
-def lock(folder: Path) -> FileLock:
-    """Held for as long as it takes to change sweep.json."""
-    return FileLock(folder / ".sweep.lock", timeout=60)

@@ -1,5 +1,8 @@
 """Weights & Biases as a copy of the run directory: offline by default, and never a reason for a run to stop."""
 
+# pandas and wandb annotate what they do not have
+# pyright: reportAttributeAccessIssue=false
+
 import contextlib
 import logging
 import os
@@ -17,7 +20,6 @@ from assd.files import write_text
 
 log = logging.getLogger(__name__)
 MODES = ("offline", "online", "disabled")
-RUN_ID = "wandb_id.txt"
 FLUSH_SECONDS = 1  # a killed process loses no more than this
 FINISH_SECONDS = 20  # a server that went away is not waited for any longer
 
@@ -48,9 +50,12 @@ class WandB:
         self.every, self.init_timeout = every, init_timeout
 
     @contextlib.contextmanager
-    def follow(self, directory: Path, config: dict[str, Any], num_steps: int) -> Iterator["Copy"]:
-        """A W&B run for a run directory, whose id it keeps: starting again resumes it. Marked failed on an error."""
-        copy = Copy(self._start(directory, config), num_steps, self.every)
+    def follow(self, directory: Path, config: dict[str, Any], num_steps: int, part: str = "") -> Iterator["Copy"]:
+        """A W&B run for a run directory, or a job's part of it, whose id is kept: starting again resumes it.
+
+        Marked failed on an error.
+        """
+        copy = Copy(self._start(directory, config, part), num_steps, self.every)
         try:
             yield copy
         except BaseException:
@@ -58,7 +63,7 @@ class WandB:
             raise
         copy.finish(0)
 
-    def _start(self, directory: Path, config: dict[str, Any]) -> Any:
+    def _start(self, directory: Path, config: dict[str, Any], part: str) -> Any:
         """`wandb.init`, offline where online fails; None where W&B is disabled or can't be used at all."""
         if self.mode == "disabled":
             return None
@@ -67,22 +72,22 @@ class WandB:
             (directory / "wandb_data").mkdir(parents=True, exist_ok=True)
             import wandb  # noqa: PLC0415  (slow to import, and reads its environment then)
 
-            run_id = kept_id(directory / RUN_ID)
+            run_id = kept_id(directory / f"wandb_id{part}.txt")
         except (OSError, ImportError) as error:
             log.warning("W&B can't be used (%s): the run goes on without it", one_line(error))
             return None
-        options = dict(
+        options: dict[str, Any] = dict(
             project=self.project,
             entity=self.entity,
             group=self.group,
             job_type="edit",
             id=run_id,
             resume="allow",
-            name=directory.name,
+            name=f"{directory.name}{part}",
             dir=str(directory),
             config=config,
         )
-        settings = dict(
+        settings: dict[str, Any] = dict(
             x_transaction_log_flush_interval=FLUSH_SECONDS, console="off", silent=True, init_timeout=self.init_timeout
         )
         for mode in dict.fromkeys((self.mode, "offline")):

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import PreTrainedTokenizerBase
 
+from assd.data.video import fill
+from assd.device import resolve_device
 from assd.errors import InputError, require
-from assd.models import resolve_device, resolve_folder, unknown_words
-from assd.video import fill
+from assd.models import resolve_folder, unknown_words
 from evaluation.case import Case, check_choice
 
 FOLDER = "local-dir:"  # open_clip's mark of a folder
@@ -115,11 +116,10 @@ class ClipConsistency:
         self.clip, self.pairs = clip, pairs
         self.name = f"CLIP consistency ({clip.label}, {pairs} pairs, cosine)"
 
-    def __call__(self, case: Case) -> float | None:
-        """At most 1, the value of a still video; None for a single frame."""
+    def __call__(self, case: Case) -> float:
+        """At most 1, the value of a still video."""
+        case.require_several_frames()
         frames = self.clip.embed_frames(case.frames)
-        if len(frames) < 2:
-            return None
         if self.pairs == "consecutive":
             return cosines(frames[1:], frames[:-1]).mean().item()
         i, j = torch.triu_indices(len(frames), len(frames), offset=1)

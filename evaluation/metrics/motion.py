@@ -1,63 +1,15 @@
 """Whether an edited video moves as its source does, and holds still where nothing was asked."""
 
-from collections.abc import Callable
-
-import cv2
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from assd.models import resolve_device
-from assd.video import to_bytes
-from evaluation.case import Case, check_choice, require_weights, unit
+from assd.data.flow import FLOWS, enlarged
+from evaluation.case import Case, NoMeaning, check_choice, unit
 
-FLOW_SIZE = 256  # least short side at which flow is sought; smaller frames are enlarged for it
 OCCLUSION = (0.01, 0.5)  # Sundaram et al. 2010: a part of the squared flows, plus pixels^2
-
-Flow = Callable[[Float[Tensor, "n 3 H W"], Float[Tensor, "n 3 H W"]], Float[Tensor, "n 2 H W"]]
-
-
-def dis_flow(first: Float[Tensor, "n 3 H W"], second: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 2 H W"]:
-    """Dense inverse search (Kroeger et al. 2016) by OpenCV: pixels (x, y) by which each point of `first` moves."""
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]
-    grey = [[cv2.cvtColor(f.numpy(), cv2.COLOR_RGB2GRAY) for f in to_bytes(video)] for video in (first, second)]
-    flows = [torch.from_numpy(search.calc(a, b, None)) for a, b in zip(*grey)]
-    return rearrange(torch.stack(flows), "n H W xy -> n xy H W")
-
-
-class RaftFlow:
-    """RAFT (Teed and Deng 2020) by torchvision, its large model.
-
-    Raises InputError where its weights lie not in torch's cache.
-    """
-
-    weights = "raft_large_C_T_SKHT_V2-ff5fadd5.pth"
-
-    def __init__(self, device: str = "auto"):
-        from torchvision.models.optical_flow import Raft_Large_Weights, raft_large  # noqa: PLC0415  (slow to import)
-
-        require_weights("flow=raft (flow=dis needs none)", self.weights)
-        self.device = resolve_device(device)
-        self.model = raft_large(weights=Raft_Large_Weights.C_T_SKHT_V2).eval().to(self.device)
-
-    @torch.no_grad()
-    def __call__(self, first: Float[Tensor, "n 3 H W"], second: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 2 H W"]:
-        """The last of its estimates, of frames that are widened at their edge to sides of multiples of 8."""
-        height, width = first.shape[-2:]
-        wide = (0, -width % 8, 0, -height % 8)
-        first, second = (F.pad(frames, wide, mode="replicate").to(self.device) for frames in (first, second))
-        return self.model(first, second)[-1][..., :height, :width].cpu()
-
-
-FLOWS: dict[str, Callable[[str], Flow]] = {"dis": lambda device: dis_flow, "raft": RaftFlow}
-
-
-def enlarged(frames: Float[Tensor, "n c H W"]) -> Float[Tensor, "n c h w"]:
-    """The frames at a whole multiple of their size, whose short side is at least `FLOW_SIZE`."""
-    factor = -(-FLOW_SIZE // min(frames.shape[-2:]))
-    return F.interpolate(frames, scale_factor=factor, mode="bicubic", align_corners=False).clamp(-1, 1)
 
 
 def warp(frames: Float[Tensor, "n c H W"], flow: Float[Tensor, "n 2 H W"]) -> Float[Tensor, "n c H W"]:
@@ -101,15 +53,14 @@ class WarpError:
         self.flow = FLOWS[flow](device)
         self.name = f"warp error (source's {flow.upper()} flow, MSE x 1000)"
 
-    def __call__(self, case: Case) -> float | None:
-        """None for a single frame, or where no point is found in two frames."""
-        if len(case.frames) < 2:
-            return None
+    def __call__(self, case: Case) -> float:
+        """At least 0, the value of a still video."""
+        case.require_several_frames()
         source, frames = enlarged(case.source), enlarged(case.frames)
         forward = self.flow(source[:-1], source[1:])
         visible = visible_in_both(forward, self.flow(source[1:], source[:-1]))
         if not visible.any():
-            return None
+            raise NoMeaning("no point of the source is found in two frames")
         error = (unit(frames[:-1]) - warp(unit(frames[1:]), forward)).square().mean(1)
         return 1000 * error[visible].mean().item()
 
@@ -123,12 +74,11 @@ class Flicker:
     name = "flicker outside the object (of 255)"
     better = "lower"
 
-    def __call__(self, case: Case) -> float | None:
-        """Over points outside it in both frames; None where the background was to change, or is unknown."""
+    def __call__(self, case: Case) -> float:
+        """Over points that lie outside the object in both frames, where the background was to stay."""
+        case.require_several_frames()
         region = case.kept("background")
-        if region is None or len(case.frames) < 2:
-            return None
         both = region[1:] & region[:-1]
         if not both.any():
-            return None
+            raise NoMeaning("no point lies outside the object in two frames")
         return 255 * (unit(case.frames[1:]) - unit(case.frames[:-1])).abs().mean(1)[both].mean().item()

@@ -1,13 +1,11 @@
-"""One self-contained page about a run or a sweep: `python -m evaluation.report RUNS... [--output report.html]`.
+"""The page's content: what a reader sees of one run, or of several side by side.
 
 Videos, pictures, style and script are inside the page: it opens from a file, without network.
 """
 
-import argparse
 import base64
 import json
 import shlex
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,23 +13,19 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
-from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from markupsafe import Markup
-from omegaconf import DictConfig
 
-from assd.errors import InputError, one_sentence
-from assd.rundir import CONFIG_YAML, whole_lines, write_text
-from evaluation import statistics
-from evaluation.methods import by_method, collect, failures, ordered, summarize
+from assd.errors import InputError
+from assd.runs.reader import CONFIG_YAML, FinishedEdit, edits_of, is_run, read_environment
+from evaluation import intervals
+from evaluation.comparison import by_row, collect, failures, ordered, summarize
 from evaluation.scores import EDITED, SCORES_CSV, values
 from evaluation.tables import ARROWS, pair_count, places
 
-REPORT_HTML = "report.html"
 MIME = {".mp4": "video/mp4", ".png": "image/png"}
 SMOOTHING = 9  # steps over which a curve's bold line is the mean
 PLOT = (300, 90)  # a curve's width and height, in the page's units
-CURVES = {"gradient_norm": "gradient norm", "video.mask_coverage": "mask coverage"}
+PLACES = ("step", "t", "seconds")  # where and when something was measured
 
 
 @dataclass(frozen=True)
@@ -102,10 +96,10 @@ def data_uri(file: Path) -> str:
 
 def read_run(path: Path) -> Run:
     """Configuration and environment. Raises InputError where `path` is no run directory."""
-    if not (path / CONFIG_YAML).is_file():
+    if not is_run(path):
         raise InputError(f"{path} is no run directory: it has no {CONFIG_YAML}. Run directories lie in outputs/")
-    environment = json.loads((path / "environment.json").read_text(encoding="utf-8"))
-    command = f"python -m assd.run {shlex.join(environment.pop('command')[1:])}"
+    environment = read_environment(path)
+    command = f"python -m assd.run {shlex.join(environment.pop('command', [''])[1:])}"
     config = (path / CONFIG_YAML).read_text(encoding="utf-8")
     return Run(path.resolve().name, command, json.dumps(environment, indent=2), config)
 
@@ -113,48 +107,46 @@ def read_run(path: Path) -> Run:
 def read_pairs(paths: list[Path]) -> list[Pair]:
     """All pairs of all runs; of runs that differ in their seed alone, the first is shown."""
     pairs: dict[str, Pair] = {}
-    for path in paths:
-        for file in sorted(path.glob("edits/*/edit.json")):
-            record = json.loads(file.read_text(encoding="utf-8"))
-            pairs.setdefault(record["id"], Pair(record["id"], record["source_prompt"], record["target_prompt"]))
-    shown = by_method(paths)
+    for edit in (edit for path in paths for edit in edits_of(path)):
+        pairs.setdefault(edit.id, Pair(edit.id, *edit.prompts))
+    shown = by_row(paths)
     for pair in pairs.values():
-        folders = {name: path / "edits" / pair.id for name, path in shown.items()}
-        pair.clips = clips(folders)
-        for name, folder in folders.items():
-            if (folder / "filmstrip.png").is_file():
-                pair.strips.append(Clip(name, data_uri(folder / "filmstrip.png")))
-            if (folder / "steps.jsonl").is_file():
-                pair.curves += curves(folder / "steps.jsonl", f"{name}: " if len(shown) > 1 else "")
-            record = folder / "edit.json"
-            if record.is_file() and (reason := json.loads(record.read_text("utf-8")).get("reason")):
-                pair.problems.append(f"{name}: {reason}")
+        edits = {name: FinishedEdit(path / "edits" / pair.id) for name, path in shown.items()}
+        pair.clips = clips(edits)
+        for name, edit in edits.items():
+            if edit.filmstrip:
+                pair.strips.append(Clip(name, data_uri(edit.filmstrip)))
+            pair.curves += curves(edit, f"{name}: " if len(shown) > 1 else "")
+            if edit.reason:
+                pair.problems.append(f"{name}: {edit.reason}")
     return list(pairs.values())
 
 
-def clips(folders: dict[str, Path]) -> list[Clip]:
+def clips(edits: dict[str, FinishedEdit]) -> list[Clip]:
     """Source and true edit once, between them each run's edit, then each run's difference."""
-    several = len(folders) > 1
-    wanted = [("source", "source", first_with("source.mp4", folders))]
-    wanted += [(EDITED, name if several else "edited", folder) for name, folder in folders.items()]
-    wanted += [("truth", "true edit", first_with("truth.mp4", folders))]
-    wanted += [("difference", f"difference, {name}" if several else "difference", f) for name, f in folders.items()]
-    files = [(label, folder / f"{kind}.mp4") for kind, label, folder in wanted]
-    return [Clip(label, data_uri(file)) for label, file in files if file.is_file()]
+    several = len(edits) > 1
+    wanted = [("source", first_video("source", edits))]
+    wanted += [(name if several else EDITED, edit.video(EDITED)) for name, edit in edits.items()]
+    wanted += [("true edit", first_video("truth", edits))]
+    wanted += [(f"difference, {name}" if several else "difference", e.video("difference")) for name, e in edits.items()]
+    return [Clip(label, data_uri(file)) for label, file in wanted if file]
 
 
-def first_with(file: str, folders: dict[str, Path]) -> Path:
-    """The first folder that holds such a file, or else the first."""
-    found = [folder for folder in folders.values() if (folder / file).is_file()]
-    return (found or [*folders.values()])[0]
+def first_video(name: str, edits: dict[str, FinishedEdit]) -> Path | None:
+    """The first video of this name; None where no edit has one."""
+    return next((file for edit in edits.values() if (file := edit.video(name))), None)
 
 
-def curves(file: Path, prefix: str) -> list[Curve]:
-    """The curves that a run of score distillation leaves."""
-    steps = pd.DataFrame(whole_lines(file))
-    if steps.empty:
-        return []
-    return [curve(f"{prefix}{label}", steps.step, steps[key]) for key, label in CURVES.items() if key in steps]
+def curves(edit: FinishedEdit, prefix: str) -> list[Curve]:
+    """The curves of what a method measured: every number of its steps but those that say where it was."""
+    steps = pd.DataFrame(edit.curves)
+    measured = [key for key in steps if key not in PLACES and pd.api.types.is_numeric_dtype(steps[key])]
+    return [curve(f"{prefix}{label_of(key)}", steps.step, steps[key]) for key in measured]
+
+
+def label_of(key: str) -> str:
+    """`video.mask_coverage` as `mask coverage`."""
+    return key.rpartition(".")[2].replace("_", " ")
 
 
 def curve(label: str, steps: pd.Series, numbers: pd.Series) -> Curve:
@@ -185,9 +177,9 @@ def methods_grid(scores: pd.DataFrame) -> Grid:
         for metric, _ in columns:
             found: Any = cells.get((method, metric))
             if found is None:
-                line.append(Cell(statistics.UNKNOWN))
+                line.append(Cell(intervals.UNKNOWN))
                 continue
-            text = statistics.with_interval(statistics.Mean(found.mean, found.low, found.high, found.pairs))
+            text = intervals.with_interval(intervals.Mean(found.mean, found.low, found.high, found.pairs))
             line.append(Cell(text, found.mean, ranks[metric].get(method, 0)))
         counts = summary[summary.method == method].pairs
         rows.append((method, [*line, Cell(pair_count(counts), float(counts.max()))]))
@@ -202,7 +194,7 @@ def pair_grid(scores: pd.DataFrame) -> Grid | None:
     table = scored.pivot_table(index=["metric", "better"], columns="method", values="value", sort=False)
     table = table[[method for method in ordered(scored.method) if method in table]]
     rows = [
-        (f"{metric} {ARROWS[better]}", [Cell(statistics.number(v), None if np.isnan(v) else v) for v in numbers])
+        (f"{metric} {ARROWS[better]}", [Cell(intervals.number(v), None if np.isnan(v) else v) for v in numbers])
         for (metric, better), numbers in zip(table.index, table.to_numpy())
     ]
     return Grid(["metric", *map(str, table.columns)], rows)
@@ -218,10 +210,10 @@ def page(title: str, paths: list[Path]) -> str:
         for pair in pairs:
             pair.scores = pair_grid(scores[scores.pair == pair.id])
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("evaluation", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("evaluation.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals["inline"] = lambda name: Markup(Path(__file__).with_name(name).read_text(encoding="utf-8"))
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template("page.html.j2").render(
         title=title,
         runs=runs,
         pairs=pairs,
@@ -229,45 +221,3 @@ def page(title: str, paths: list[Path]) -> str:
         failures=failures(scores) if scores is not None else [],
         plot=PLOT,
     )
-
-
-def write_report(paths: Iterable[Path], output: Path) -> Path:
-    """Writes the page about run directories; returns where it is."""
-    paths = list(paths)
-    write_text(output, page(paths[0].resolve().name if len(paths) == 1 else output.parent.resolve().name, paths))
-    return output
-
-
-class SweepReport(Callback):
-    """Hydra's callback: after a multirun, one page about all its runs, in the folder that holds them."""
-
-    def __init__(self) -> None:
-        self.runs: list[Path] = []
-
-    def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
-        """Writes the page after each job: where one failed, `on_multirun_end` never comes."""
-        run = Path(config.hydra.runtime.output_dir)
-        if config.hydra.mode == RunMode.MULTIRUN and (run / CONFIG_YAML).is_file():
-            self.runs.append(run)
-            write_report(self.runs, Path(config.hydra.sweep.dir) / REPORT_HTML)
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Runs that were edited in other processes are found by their configuration."""
-        folder = Path(config.hydra.sweep.dir)
-        runs = self.runs or sorted(file.parent for file in folder.glob(f"*/{CONFIG_YAML}"))
-        if runs:
-            print(f"The sweep's report: {write_report(runs, folder / REPORT_HTML)}")
-
-
-@one_sentence()
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    parser.add_argument("--output", type=Path, default=Path(REPORT_HTML))
-    options = parser.parse_args()
-    print(write_report(options.runs, options.output))
-
-
-if __name__ == "__main__":
-    main()

@@ -4,18 +4,23 @@ import functools
 from pathlib import Path
 
 from assd.data.benchmark.manifest import SOURCES, Entry, data_root, manifest
-from assd.data.pairs import Canvas, Footage, Prompts, TextVideoPair, check_limit, file_footage
+from assd.data.pairs import Canvas, Footage, Prompts, TextVideoPair, file_footage, portion
 from assd.errors import NotHereError, require
 
 
 def benchmark(
-    root: str | None, split: str, num_frames: int, height: int, width: int, limit: int | None = None
+    root: str | None,
+    split: str,
+    num_frames: int,
+    height: int,
+    width: int,
+    limit: int | None = None,
+    shard: str | None = None,
 ) -> list[TextVideoPair]:
     """The benchmark's pairs as a dataset. One whose clip is missing raises NotHereError when it is read.
 
     Raises InputError when no clip at all is there.
     """
-    check_limit(limit)
     folder, entries = data_root(root), manifest(split)
     require(
         any(entry.locate(folder) for entry in entries),
@@ -23,7 +28,7 @@ def benchmark(
         f"be had. The environment variable ASSD_DATA, or dataset.root, names another folder",
     )
     pairs = []
-    for entry in entries[:limit]:
+    for entry in portion(entries, limit, shard):
         read = functools.partial(read_entry, entry, folder)
         prompts, canvas = Prompts(entry.source_prompt, entry.target_prompt), Canvas(num_frames, height, width)
         pairs.append(TextVideoPair(f"{entry.id}-{entry.clip}", prompts, read, entry.identifier, canvas))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from assd.data.pairs import Canvas, Footage
 from assd.diffusion.draw import check_timesteps, draw_step
-from assd.diffusion.model import Model, check_shares_latents
+from assd.diffusion.model import Model, canvas_of, check_shares_latents
 from assd.errors import require
 from assd.methods.method import Advance, Checkpoint, Edit, Request, ignore_progress
 from assd.methods.recorder import Recorder, check_checkpoints
@@ -64,7 +64,7 @@ class ScoreDistillation:
     @property
     def canvas(self) -> Canvas:
         """The model's."""
-        return self.model.canvas
+        return canvas_of(self.model)
 
     @torch.no_grad()
     def __call__(
@@ -78,8 +78,9 @@ class ScoreDistillation:
         """See `assd.methods.method.Method`. The edits share the reference branch's pass."""
         recorder = Recorder(requests, clip, self.num_steps, every=self.checkpoint_every,
                             seconds=self.checkpoint_seconds, advance=advance, advice=ADVICE)  # fmt: skip
+        prompts = self.checked_prompts(source, requests)
         Z_ref = self.model.encode(footage.frames)
-        branches = self.branches(Z_ref, source, requests)
+        branches = self.branches(Z_ref, prompts, requests)
         optimizers = [self.resumed_optimizer(Z_i, request) for Z_i, request in zip(branches.Z, requests)]
         scale = GRADIENT_SCALES[self.gradient_scale](*Z_ref.shape[-2:])
 
@@ -87,7 +88,7 @@ class ScoreDistillation:
             for step, _ in recorder.phase(range(self.num_steps)):
                 draw = draw_step(self.seed, clip, step, Z_ref, self.timesteps)
                 parts = {name: loss(branches, draw) for name, loss in self.losses.items()}
-                gradient = scale * sum(part.gradient for part in parts.values())  # the total gradient, Eq. 10
+                gradient = scale * total(parts)  # the total gradient, Eq. 10
                 for optimizer, gradient_i in zip(optimizers, gradient):
                     descend(optimizer, gradient_i)
                 measured = [
@@ -98,11 +99,17 @@ class ScoreDistillation:
         reconstruction = self.model.decode(Z_ref)
         return [Edit(self.model.decode(Z_i), reconstruction, latents={"Z_ref": Z_ref, "Z": Z_i}) for Z_i in branches.Z]
 
-    def branches(self, Z_ref: Float[Tensor, "c f h w"], source: str, requests: Sequence[Request]) -> Branches:
-        """The editing branches where they stopped, or at Z_ref, and the reference branch."""
+    def checked_prompts(self, source: str, requests: Sequence[Request]) -> tuple[str, ...]:
+        """One a branch, the source's last. Raises InputError for one that the model cannot read."""
         prompts = (*(request.target for request in requests), source)
         for prompt in prompts:
             self.model.check_prompt(prompt)
+        return prompts
+
+    def branches(
+        self, Z_ref: Float[Tensor, "c f h w"], prompts: tuple[str, ...], requests: Sequence[Request]
+    ) -> Branches:
+        """The editing branches where they stopped, or at Z_ref, and the reference branch."""
         begun = [request.resume["Z"].to(Z_ref.device) if request.resume else Z_ref for request in requests]
         return Branches(torch.stack([*begun, Z_ref]), prompts)
 
@@ -114,6 +121,12 @@ class ScoreDistillation:
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": {0: kept}, "param_groups": groups})
         return optimizer
+
+
+def total(parts: dict[str, Contribution]) -> Float[Tensor, "b c f h w"]:
+    """The sum of the components' gradients."""
+    first, *others = (part.gradient for part in parts.values())
+    return sum(others, first)
 
 
 def descend(optimizer: torch.optim.Optimizer, gradient: Float[Tensor, "c f h w"]) -> None:

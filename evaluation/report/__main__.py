@@ -1,0 +1,26 @@
+"""The command line of the report."""
+
+import argparse
+from pathlib import Path
+
+from assd.errors import one_sentence
+from assd.runs.sweep import sweep_runs
+from evaluation import report
+
+
+@one_sentence()
+def main() -> None:
+    """Writes the page and says where it is; of a sweep's folder it is about the sweep's runs."""
+    parser = argparse.ArgumentParser(
+        description=report.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m evaluation.report",
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--output", type=Path, default=Path(report.REPORT_HTML))
+    options = parser.parse_args()
+    print(report.write_report([run for path in options.runs for run in (sweep_runs(path) or [path])], options.output))
+
+
+if __name__ == "__main__":
+    main()

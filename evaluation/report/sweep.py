@@ -1,0 +1,65 @@
+"""Hydra's callback: what a multirun has made, and one page about all of it."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markdown import Markdown
+
+from assd.config import without
+from assd.runs.lock import briefly_alone
+from assd.runs.reader import is_run
+from assd.runs.sweep import add_run, begin_sweep, sweep_runs
+from evaluation.comparison import collect, failures, summarize
+from evaluation.report import REPORT_HTML, write_report
+from evaluation.scores import SCORES_CSV
+from evaluation.tables import render
+
+
+class SweepReport(Callback):
+    """Keeps sweep.json and the sweep's report beside the runs, wherever and in whatever order jobs end.
+
+    A job adds itself when it begins; the page is written when one ends, since `on_multirun_end` never comes where one
+    failed, and at the end.
+    """
+
+    begun: ClassVar[list[Path]] = []  # the folders of sweeps that this process started
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """A sweep begins."""
+        folder = Path(config.hydra.sweep.dir)
+        begin_sweep(folder, config.hydra.overrides.task)
+        self.begun.append(folder)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """A job begins, here or on another machine."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            run = Path(config.hydra.runtime.output_dir)
+            incidental = config.hydra.job.config.override_dirname.exclude_keys
+            add_run(Path(config.hydra.sweep.dir), run.name, without(config.hydra.overrides.task, incidental))
+
+    def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
+        """A job ended."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            self.report(Path(config.hydra.sweep.dir))
+
+    def report(self, folder: Path) -> Path | None:
+        """The page about the sweep's runs so far; None where there is none."""
+        runs = [run for run in sweep_runs(folder) if is_run(run)]
+        with briefly_alone(folder):
+            return write_report(runs, folder / REPORT_HTML) if runs else None
+
+
+def print_sweep(console: Console) -> None:
+    """At the end of a sweep, also of one that was not finished: its table, and where its report is."""
+    for folder in SweepReport.begun:
+        scored = [run for run in sweep_runs(folder) if (run / SCORES_CSV).is_file()]
+        if scored:
+            scores = collect(scored)
+            console.print(Markdown(render(summarize(scores), "md", notes=failures(scores))))
+        if page := SweepReport().report(folder):
+            console.print(f"The sweep's report: {page}", highlight=False, soft_wrap=True)
+    SweepReport.begun.clear()

@@ -1,0 +1,88 @@
+"""sweep.json: what a sweep has made, wherever its jobs ran and in whatever order they ended."""
+
+import json
+import multiprocessing
+
+import pytest
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from assd.errors import InputError
+from assd.runs.sweep import add_run, begin_sweep, read_sweep, sweep_runs
+from evaluation.report.sweep import SweepReport
+
+
+def add_many(folder, job):
+    """One job's twenty entries."""
+    for number in range(20):
+        add_run(folder, f"job={job},{number}", [f"job={job}", f"number={number}"])
+
+
+def test_runs_by_their_overrides(tmp_path):
+    """Each run has its overrides; those of the command are the sweep's; a run that begins again stands once."""
+    begin_sweep(tmp_path, ["+ablation=full,no_waf"])
+    for name in ("no_waf", "full", "no_waf"):
+        add_run(tmp_path, f"ablation={name}", [f"ablation={name}"])
+    assert sweep_runs(tmp_path) == [tmp_path / "ablation=full", tmp_path / "ablation=no_waf"]
+    sweep = read_sweep(tmp_path)
+    assert sweep["overrides"] == ["+ablation=full,no_waf"]
+    assert sweep["runs"]["ablation=full"] == ["ablation=full"]
+
+
+def test_a_new_sweep_forgets_the_last_one(tmp_path):
+    """What an earlier command left in the folder belongs to another table."""
+    add_run(tmp_path, "a", [])
+    begin_sweep(tmp_path, [])
+    assert sweep_runs(tmp_path) == []
+
+
+def test_jobs_side_by_side_lose_nothing(tmp_path):
+    """Three processes that add at once: every entry is there, the file whole."""
+    context = multiprocessing.get_context("fork")
+    jobs = [context.Process(target=add_many, args=(tmp_path, job)) for job in range(3)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert len(sweep_runs(tmp_path)) == 60
+
+
+def test_a_folder_that_is_no_sweep(tmp_path):
+    """It has no runs; a damaged file is named, and a name that leads out of the folder is refused."""
+    assert sweep_runs(tmp_path) == []
+    for content in ("{", "[]", '{"overrides": []}', '{"runs": {"../elsewhere": []}}', '{"runs": 3}'):
+        (tmp_path / "sweep.json").write_text(content)
+        with pytest.raises(InputError, match=r"sweep\.json is damaged"):
+            sweep_runs(tmp_path)
+
+
+def job(folder, name):
+    """The configuration that Hydra hands to a callback for one job."""
+    return OmegaConf.create(
+        {
+            "hydra": {
+                "mode": RunMode.MULTIRUN,
+                "sweep": {"dir": str(folder)},
+                "runtime": {"output_dir": str(folder / name)},
+                "overrides": {"task": [f"+{name}", "device=cpu"]},
+                "job": {"config": {"override_dirname": {"exclude_keys": ["device"]}}},
+            }
+        }
+    )
+
+
+def test_jobs_that_end_out_of_order_are_one_report(tmp_path, finished_run):
+    """Each job has a callback of its own, as on another machine; the second ends first, and the page gets both."""
+    names = ["ablation=full", "ablation=video_dds"]
+    SweepReport().on_multirun_start(job(tmp_path, "unused"))
+    jobs = {name: SweepReport() for name in names}
+    for name, callback in jobs.items():
+        callback.on_job_start(job(tmp_path, name))
+    page = tmp_path / "report.html"
+    for ended, name in enumerate(reversed(names), start=1):
+        finished_run(tmp_path / name, lambda known: known.truth, pairs=1, overrides=[f"+{name}"])
+        jobs[name].on_job_end(job(tmp_path, name), None)
+        text = page.read_text(encoding="utf-8")
+        assert [f"{name}</" in text or f"{name}<" in text for name in names] == [ended == 2, True]
+    assert json.loads((tmp_path / "sweep.json").read_text())["runs"] == {name: [name] for name in names}
+    SweepReport.begun.clear()

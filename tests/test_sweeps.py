@@ -1,0 +1,41 @@
+"""Sweeps: several runs of one command."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from evaluation.comparison import collect, failures, summarize
+from tests.commands import PAIR, QUICK, edit_folders, start, wait
+
+pytestmark = pytest.mark.end_to_end
+
+
+def test_several_ablations_are_several_runs(tmp_path: Path) -> None:
+    """-m edits once for each ablation, each in a run directory of its name, with results of its own."""
+    outcome = wait(start(tmp_path, "-m", "+ablation=video_dds,no_waf", *QUICK))
+    assert outcome.code == 0, outcome.text
+    folders = edit_folders(tmp_path)
+    names = [folder.parent.parent.name for folder in folders]
+    assert len(folders) == 2
+    assert "ablation=no_waf" in names[0]
+    assert "ablation=video_dds" in names[1]
+    runs = json.loads((tmp_path / "sweep.json").read_text())["runs"]
+    assert [(run, runs[run][0]) for run in sorted(runs)] == list(zip(names, ("ablation=no_waf", "ablation=video_dds")))
+    assert all(f">{run}<" in (tmp_path / "report.html").read_text(encoding="utf-8") for run in ("no_waf", "video_dds"))
+    first, second = (load_file(folder / "latents.safetensors") for folder in folders)
+    assert torch.equal(first["Z_ref"], second["Z_ref"])
+    assert not torch.equal(first["Z"], second["Z"])
+
+
+def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path) -> None:
+    """The first of two diverges: the second is done, the end is no success, and a table of both names the pair."""
+    outcome = wait(start(tmp_path, "-m", "optimizer.lr=1e30,0.1", *QUICK))
+    assert outcome.code != 0
+    assert "Traceback" not in outcome.text
+    failed, done = (folder.parent.parent for folder in sorted(edit_folders(tmp_path), reverse=True))
+    scores = collect([failed, done])
+    assert failures(scores) == [f"optimizer.lr=1e+30: no result for {PAIR}"]
+    assert "optimizer.lr=0.1" in set(summarize(scores).method)
