@@ -4,7 +4,6 @@ Generated frames and clips are made at the guidance scales that edits use. Exits
 """
 
 import argparse
-import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -221,10 +220,7 @@ class Check:
 
     def __init__(self, options: argparse.Namespace):
         self.options, self.numbers, self.judged = options, {}, {}
-        load_here = functools.partial(load, options.weights, device="cpu")
-        self.image = load_here(unet="image_unet")
-        video_parts = {"unet": "video_unet", "text_encoder": "video_text_encoder"}
-        self.video = load_here(**video_parts, num_frames=8, height=SIZE, width=SIZE)
+        self.image = load(options.weights, unet="image_unet", device="cpu")
         self.scorer = ClipScorer(f"local-dir:{options.weights}/clip", device="cpu")
 
     def clips(self, size: int) -> list[Clip]:
@@ -253,8 +249,10 @@ class Check:
 
     def video_model(self) -> None:
         """Clips of the video model."""
+        parts = {"unet": "video_unet", "text_encoder": "video_text_encoder"}
+        model = load(self.options.weights, **parts, num_frames=8, height=SIZE, width=SIZE, device="cpu")
         clips = self.clips(self.options.clips)
-        videos = generated(self.video, clips, 8, self.options.steps, self.options.guidance_scale)
+        videos = generated(model, clips, 8, self.options.steps, self.options.guidance_scale)
         self.note("video model", videos, clips)
         samples_picture(videos[:8], 4, 8, self.options.pictures / "video-model.png")
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from assd.diffusion.draw import generator
+from assd.errors import require
 
 SEED = 0
 EMA_DECAY = 0.998
@@ -57,8 +58,17 @@ class Training:
         partial.replace(path)
 
     def restore(self, path: Path) -> tuple[int, torch.dtype]:
-        """Restores every state; returns the number of steps done and the precision they were done in."""
+        """Restores every state; returns the number of steps done and the precision they were done in.
+
+        Raises InputError for a checkpoint of a training of another length: its rate falls to zero at that length.
+        """
         stored = torch.load(path, weights_only=True)
+        ours, theirs = self.schedule.total_steps, stored["schedule"]["total_steps"]
+        require(
+            ours == theirs,
+            f"{path} belongs to a stage of {theirs} steps, and {ours} are asked for: ask for {theirs}, or begin in "
+            f"another --work with --start-from the weights that this one ended in",
+        )
         for name, part in self.parts().items():
             part.load_state_dict(stored[name])
         return stored["step"], stored["precision"]

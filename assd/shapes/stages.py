@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import open_clip
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 from einops import rearrange
@@ -63,14 +64,9 @@ def decoder_stage(vae: nn.Module, corpus: Corpus, device: torch.device, steps: i
 def clip_stage(
     clip: nn.Module, corpus: Corpus, vae: nn.Module, device: torch.device, steps: int, batch: int = 64
 ) -> Stage:
-    """Each frame against every caption of the corpus, half of the frames through the autoencoder, as edited ones are.
-
-    Among the captions of one batch alone, which mostly differ in colour and background, shapes are learnt slowly.
-    """
-    captions = sorted({c.caption for c in corpus.clips})
-    tokens = networks.tokenizer()(captions, padding="max_length", return_tensors="pt").input_ids.to(device)
-    number = {caption: i for i, caption in enumerate(captions)}
-    right = torch.tensor([number[c.caption] for c in corpus.clips]).to(device)
+    """The CLIP loss on single frames, half of them through the autoencoder, as edited videos will be."""
+    tokenizer, contrast = networks.tokenizer(), open_clip.ClipLoss()
+    tokens = tokenizer([c.caption for c in corpus.clips], padding="max_length", return_tensors="pt").input_ids
 
     def loss(draw: torch.Generator, step: int) -> Tensor:
         clips, indices = gather(corpus.frames, batch, draw)
@@ -82,8 +78,8 @@ def clip_stage(
             pixels[: batch // 2] = blurred + 0.05 * torch.randn(half.shape, generator=draw).to(device)
         with sdpa_kernel(SDPBackend.MATH):  # on a CPU the backward pass of the fused kernel is slow
             image = F.normalize(clip.encode_image(pixels).float(), dim=-1)
-            text = F.normalize(clip.encode_text(tokens).float(), dim=-1)
-        return F.cross_entropy(clip.logit_scale.exp() * image @ text.T, right[indices])
+            text = F.normalize(clip.encode_text(tokens[indices].to(device)).float(), dim=-1)
+        return contrast(image, text, clip.logit_scale.exp())
 
     return Stage("clip", nn.ModuleDict({"clip": clip}), loss, steps, lr=1e-3)
 

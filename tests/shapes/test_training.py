@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
+from assd.errors import InputError
 from assd.shapes import fit, networks, stages
 from assd.shapes.corpus import Corpus, directed_clips
 
@@ -57,3 +59,16 @@ def test_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch):
         trained(tmp_path / "broken", dies_at=4)
     resumed = trained(tmp_path / "broken")
     assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+
+
+def test_a_stage_of_another_length_is_refused(tmp_path):
+    """A checkpoint's rate has fallen to zero: more steps would leave the one-cycle schedule."""
+    cpu, line = torch.device("cpu"), nn.ModuleDict({"line": nn.Linear(1, 1)})
+
+    def stage(steps):
+        return fit.Stage("line", line, lambda draw, step: line["line"](torch.ones(1)).square().sum(), steps, lr=0.1)
+
+    fit.fit(stage(4), tmp_path, cpu)
+    fit.fit(stage(4), tmp_path, cpu)
+    with pytest.raises(InputError, match="a stage of 4 steps, and 5 are asked for"):
+        fit.fit(stage(5), tmp_path, cpu)
