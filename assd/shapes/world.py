@@ -174,12 +174,13 @@ def draw_pan(rng: random.Random) -> tuple[float, float]:
 def draw_bystander(rng: random.Random, clip: Clip, colours: set[str], backgrounds: set[str]) -> Bystander | None:
     """A bystander of none of these colours, visible on all of these backgrounds; None where 50 draws find no place."""
     free = [c for c in COLOURS if c not in colours and all(visible(c, b) for b in backgrounds)]
+    variants = in_every_direction(clip)
     for _ in range(50):
         radius = rng.uniform(0.15, 0.18)
         reach = 0.97 - REACH * radius
         x, y = rng.uniform(-reach, reach), rng.uniform(-reach, reach)
         drawn = Bystander(rng.choice(free), rng.choice(BYSTANDER_SHAPES), round(radius, 3), round(x, 3), round(y, 3))
-        if all(clear_of_path(drawn, variant) for variant in in_every_direction(clip)):
+        if all(clear_of_path(drawn, variant) for variant in variants):
             return drawn
     return None
 
