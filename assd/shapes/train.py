@@ -34,6 +34,7 @@ STEPS = {
     "small_text_to_image": 2000,
     "motion": 500,
     "text_to_video": 1500,
+    "text_to_shape": 4000,
     "control_net": 1000,
 }
 
@@ -140,6 +141,13 @@ class Trainer:
         save_half(text, self.weights / "video_text_encoder")
         save_half(video, self.weights / "video_unet")
 
+    def text_to_shape(self) -> None:
+        """The image U-Net again, at high noise above all: there a shape is decided, and there it was still unsure."""
+        task = Denoising(self.frames(), batch=32, high_noise=1)
+        self.diffusion("text_to_shape", self.image, self.text, task, lr=1e-3)
+        save_half(self.text, self.weights / "text_encoder")
+        save_half(self.image, self.weights / "image_unet")
+
     def control_net(self) -> None:
         """Starts as the image U-Net's encoder, and as no influence at all."""
         network = networks.control_net(self.image).to(self.device).eval()
@@ -160,6 +168,7 @@ def train(
     trainer.autoencoder_and_clip()
     trainer.text_to_image()
     trainer.text_to_video()
+    trainer.text_to_shape()
     trainer.control_net()
     console.print(f"weights in {weights}, {(time.monotonic() - started) / 60:.0f} minutes")
 
