@@ -261,7 +261,7 @@ def test_a_model_brings_what_goes_with_it(experiment):
     assert cfg["image_model"]["path"] == "stable-diffusion-v1-5/stable-diffusion-v1-5"
     assert (cfg["guidance_scale"], cfg["method"]["num_steps"], cfg["key_frame_stride"]) == (7.5, 200, 6)
     assert cfg["clip"]["name"].startswith("ViT-L-14")
-    typed = ["image_model=shapes", "guidance_scale=5", "method.num_steps=9", "key_frame_stride=3", "clip=embedded"]
+    typed = ["image_model=shapes", "guidance_scale=5", "steps.distillation=9", "key_frame_stride=3", "clip=embedded"]
     cfg = plain(["model=zeroscope", *experiment, *typed], resolve=True)
     assert cfg["image_model"]["path"] == "pkg://assd.shapes/weights"
     assert (cfg["guidance_scale"], cfg["method"]["num_steps"], cfg["key_frame_stride"]) == (5, 9, 3)

@@ -1,4 +1,4 @@
-"""Known answers of the measures of """
+"""Known answers of the measures of"""
 
 import pytest
 import torch

@@ -73,6 +73,7 @@ def browser():
 def opened(browser, page, **options):
     """The page in a window of its own, and the errors that its script makes."""
     window = browser.new_page(**options)
+    window.set_default_timeout(120_000)  # a machine with other work
     errors = []
     window.on("pageerror", lambda error: errors.append(str(error)))
     window.goto(page.as_uri())
@@ -85,7 +86,7 @@ def test_videos_play_in_step(browser, page):
     window, errors = opened(browser, page)
     times = "[...document.querySelector('.pair').querySelectorAll('video')].map(v => v.currentTime)"
     window.locator(".pair").first.scroll_into_view_if_needed()
-    window.wait_for_function(f"{times}.every(t => t > 0)", timeout=20_000)
+    window.wait_for_function(f"{times}.every(t => t > 0)", timeout=60_000)
     for _ in range(3):
         window.wait_for_timeout(300)
         now = window.evaluate(times)

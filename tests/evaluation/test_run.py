@@ -105,13 +105,14 @@ def test_settings_of_scoring_are_changed_alone(finished_run, tmp_path):
 
 
 def test_a_run_is_composed_again_from_its_overrides(finished_run, tmp_path):
-    """Ablations, added keys and the number of pairs of the command that made it come back, whatever it was called."""
-    made_by = ["+ablation=no_smoothing", "seed=3", "+loss.video.reference_guidance_scale=1.0", "optimizer.lr=0.2"]
+    """Its experiment, its dataset and the number of its pairs; with which method it was edited is not asked."""
+    made_by = ["+experiment=quick", "+ablation=no_smoothing", "seed=3", "dataset.split=tuning"]
     run = finished_run(tmp_path / "renamed", lambda known: known.truth, pairs=1, overrides=made_by)
+    environment = json.loads((run / "environment.json").read_text())
+    environment["overrides"] += ["method=of_ones_own", "method.strength=3"]
+    (run / "environment.json").write_text(json.dumps(environment))
     cfg = configuration(run, [])
-    assert cfg.loss.video.rule.gamma == 1.0
-    assert cfg.loss.video.reference_guidance_scale == 1.0
-    assert (cfg.seed, cfg.optimizer.lr, cfg.dataset.limit) == (3, 0.2, 1)
+    assert (cfg.dataset.split, cfg.dataset.limit, cfg.seed) == ("tuning", 1, 3)
 
 
 def test_what_is_left_out_and_what_is_chosen_anew(finished_run, tmp_path):

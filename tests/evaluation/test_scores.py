@@ -146,7 +146,7 @@ def test_scoring_fewer_pairs_keeps_the_others(tmp_path):
 
 def test_texts_come_back_as_they_were(tmp_path):
     """A pair that is called NA or 007, a comma and a line break in a reason."""
-    written = table(row("NA", "edited", reason="a, \"b\"\nc"), row("007", "edited", "m", "higher", 0.1 + 0.2))
+    written = table(row("NA", "edited", reason='a, "b"\nc'), row("007", "edited", "m", "higher", 0.1 + 0.2))
     update_scores(tmp_path, written)
     read = read_scores(tmp_path).sort_values("pair", ascending=False)
     assert read.pair.tolist() == ["NA", "007"]

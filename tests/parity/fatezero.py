@@ -79,7 +79,9 @@ class Network:
         self.unet = tiny_unet(case.seed, attention_head_dim=heads, **base)
         labels = {int(k): label.split()[0] for k, label in case.facts["text_embeddings"].items() if k.isdigit()}
         shape = (1, LENGTH, base["cross_attention_dim"])
-        prompts = {"" if label == "uncond" else self.prompt(label): case.normal(k, shape) for k, label in labels.items()}
+        prompts = {
+            "" if label == "uncond" else self.prompt(label): case.normal(k, shape) for k, label in labels.items()
+        }
         self.model = TableModel(self.unet, prompts)
         self.folder = tempfile.TemporaryDirectory()
 
@@ -156,7 +158,9 @@ def prompt_helpers(case: Case) -> Iterator[Point]:
         if (name := f"p1.{key}.replace_mapper") in case:
             yield case.absolute(name, replacement(source, target, unshifted_tail=True).matrix, HELPER)
         if (name := f"p1.{key}.equalizer") in case:
-            words, values = map(ast.literal_eval, re.search(r"words (\[.*\]) values (\[.*?\])", text(case, name)).groups())
+            words, values = map(
+                ast.literal_eval, re.search(r"words (\[.*\]) values (\[.*?\])", text(case, name)).groups()
+            )
             of_words = {target.positions(word): value for word, value in zip(words, values)}
             yield case.exact(name, equalizer(of_words, LENGTH))
     for key, given in case.facts["alpha_time"].items():
@@ -204,7 +208,8 @@ def given_maps(case: Case) -> Iterator[Point]:
     given = case.facts["blend_given_maps"]
     frames, grid, threshold = given["frames"], case["p1.blend.source_pooled"].shape[1:], given["th"][0]
     source, target = (
-        [softmax(case.seed, first + i, (frames, 8, grid[0] * grid[1], LENGTH)) for i in range(5)] for first in (200, 210)
+        [softmax(case.seed, first + i, (frames, 8, grid[0] * grid[1], LENGTH)) for i in range(5)]
+        for first in (200, 210)
     )
     target = target[:2] + [3 * maps for maps in target[2:]]
     gone = word_map(source, tuple(given["source_token_positions"]), grid)
@@ -360,8 +365,9 @@ def forward_passes(case: Case, network: Network) -> Iterator[Point]:
             continue
         kind, kv_frames, least = variant_of("identity_mid_all" if variant == "f1" else variant)
         layers = network.layers(kv_frames, least, z.shape[2], z.shape[3])
-        with video_network(network.unet, z.shape[2], network.weights(kind)), processors_on(
-            network.unet, layers.processors(Tap())
+        with (
+            video_network(network.unet, z.shape[2], network.weights(kind)),
+            processors_on(network.unet, layers.processors(Tap())),
         ):
             yield case.relative(name, network.model.predict(z, t, network.text), LAYER)
 
@@ -373,7 +379,11 @@ def variant_of(name: str) -> tuple[str, list, int | None]:
     if "default" in words or "absent" in words:
         return kind, ABSENT, least
     numbers = {"own": 0, "prev": -1, "previous": -1, "next": 1}
-    return kind, [numbers.get(word, word) for word in words if word in numbers or word in ("first", "mid", "last")], least
+    return (
+        kind,
+        [numbers.get(word, word) for word in words if word in numbers or word in ("first", "mid", "last")],
+        least,
+    )
 
 
 @dataclass
@@ -469,16 +479,12 @@ def lists(layers: Layers) -> dict[str, list[str]]:
     return found
 
 
-def inversion_points(
-    case: Case, part: str, trajectory: Tensor, layers: Layers, maps: SourceMaps
-) -> Iterator[Point]:
+def inversion_points(case: Case, part: str, trajectory: Tensor, layers: Layers, maps: SourceMaps) -> Iterator[Point]:
     """Latents and stored maps."""
     for name, what in names(case, rf"{part}\.inversion(\w*)"):
         ours = trajectory[-1] if what == "_final" else trajectory
         yield case.relative(name, every(ours, case[name]), INVERSION)
-    shapes = {
-        kind: [list(maps.at(0)(name).shape) for name in those] for kind, those in lists(layers).items()
-    }
+    shapes = {kind: [list(maps.at(0)(name).shape) for name in those] for kind, those in lists(layers).items()}
     yield differences(f"{part}.store_shapes", shapes, case.facts[f"{part}.store_shapes"])
     for step, sums in case.facts[f"{part}.store_sum_of_squares"].items():
         for kind, theirs in sums.items():
@@ -525,7 +531,9 @@ def mask_points(
     yield case.relative(f"{mode}.attention_pooled", ours, STORED)
     if f"{mode}.latent_masks_sub" not in case:
         return
-    yield case.relative(f"{mode}.latent_pooled_target", pooled(torch.stack(seen.words).flatten(0, 1)).unflatten(0, (N, -1)), EDITED)
+    yield case.relative(
+        f"{mode}.latent_pooled_target", pooled(torch.stack(seen.words).flatten(0, 1)).unflatten(0, (N, -1)), EDITED
+    )
     masks = {
         f"{mode}.latent_masks_sub": [step.latent_mask(words) for step, words in zip(steps, seen.words)],
         f"{mode}.latent_masks_source_sub": [step.source_mask((h, w)) for step in steps],
