@@ -115,26 +115,24 @@ def test_a_run_is_composed_again_from_its_overrides(finished_run, tmp_path):
     assert (cfg.dataset.split, cfg.dataset.limit, cfg.seed) == ("tuning", 1, 3)
 
 
-def test_what_is_left_out_and_what_is_chosen_anew(finished_run, tmp_path):
+def test_what_is_left_out_and_what_is_chosen_anew(perfect_run):
     """`~metric.psnr` drops one metric; a group's own values may stand before or after its choice."""
-    run = finished_run(tmp_path / "run", lambda known: known.truth, pairs=1)
-    assert "psnr" not in configuration(run, ["~metric.psnr"]).metric
-    assert list(configuration(run, ["metric=[psnr,edit_success]", "~metric.psnr_five"]).metric) == [
+    assert "psnr" not in configuration(perfect_run, ["~metric.psnr"]).metric
+    assert list(configuration(perfect_run, ["metric=[psnr,edit_success]", "~metric.psnr_five"]).metric) == [
         "psnr", "psnr_reconstruction", "psnr_object", "edit_success",
     ]  # fmt: skip
     prompts = ["dataset.source_prompt=a", "dataset.target_prompt=b"]
-    cfg = configuration(run, [*prompts, "dataset=video", "dataset.path=cat.mp4", "device=cuda"])
+    cfg = configuration(perfect_run, [*prompts, "dataset=video", "dataset.path=cat.mp4", "device=cuda"])
     assert (cfg.dataset.path, cfg.dataset.source_prompt) == ("cat.mp4", "a")
-    with_flow = configuration(run, ["metric=[warp_error]", "device=cpu"])
+    with_flow = configuration(perfect_run, ["metric=[warp_error]", "device=cpu"])
     assert with_flow.metric.warp_error.device == "cpu"
 
 
-def test_a_runs_own_settings_stay(finished_run, tmp_path):
+def test_a_runs_own_settings_stay(perfect_run):
     """What made the edits can't be changed by scoring them."""
-    run = finished_run(tmp_path / "run", lambda known: known.truth, pairs=1)
     for override in ("method.num_steps=3", "+ablation=full", "model=modelscope"):
         with pytest.raises(InputError, match="can't be changed for a run that is there"):
-            score(run, [override])
+            score(perfect_run, [override])
 
 
 @pytest.mark.parametrize(
@@ -146,28 +144,26 @@ def test_a_runs_own_settings_stay(finished_run, tmp_path):
         ["+metric.evil={{_target_: pandas.read_pickle, filepath_or_buffer: '{pickle}'}}"],
     ],
 )
-def test_a_strangers_run_runs_no_code(finished_run, tmp_path, overrides):
+def test_a_strangers_run_runs_no_code(perfect_run, tmp_path, overrides):
     """A run directory may name anything: what conf/ does not name is refused, and the pickle is not loaded."""
     owned = tmp_path / "owned"
     (tmp_path / "evil.pkl").write_bytes(b"cbuiltins\nopen\n(V" + str(owned).encode() + b"\nVw\ntR.")
-    run = finished_run(tmp_path / "run", lambda known: known.truth, pairs=1)
     said = [override.format(pickle=tmp_path / "evil.pkl").lstrip("+") for override in overrides]
-    environment = run / "environment.json"
+    environment = perfect_run / "environment.json"
     environment.write_text(json.dumps(json.loads(environment.read_text()) | {"overrides": said}))
     with pytest.raises(InputError, match=r"pandas\.read_pickle, which no file of conf/ names.*--trust"):
-        score(run, [])
+        score(perfect_run, [])
     assert not owned.exists()
-    assert configuration(run, [], trust=True) is not None
+    assert configuration(perfect_run, [], trust=True) is not None
 
 
-def test_a_strangers_configuration_is_not_instantiated(finished_run, tmp_path):
+def test_a_strangers_configuration_is_not_instantiated(perfect_run):
     """config.yaml is a record: what stands there as a target is never built."""
-    run = finished_run(tmp_path / "run", lambda known: known.truth, pairs=1)
-    text = (run / "config.yaml").read_text()
+    text = (perfect_run / "config.yaml").read_text()
     target = "_target_: assd.shapes.dataset.shapes"
     assert target in text
-    (run / "config.yaml").write_text(text.replace(target, "_target_: pandas.read_pickle"))
-    assert configuration(run, []).dataset._target_ == "assd.shapes.dataset.shapes"
+    (perfect_run / "config.yaml").write_text(text.replace(target, "_target_: pandas.read_pickle"))
+    assert configuration(perfect_run, []).dataset._target_ == "assd.shapes.dataset.shapes"
 
 
 def test_every_target_of_this_project_is_known():

@@ -49,11 +49,10 @@ def table(*rows):
 
 
 @pytest.fixture
-def folder(finished_run, tmp_path):
+def folder(perfect_run):
     """The folder of one finished pair, whose edit is the true one."""
-    run = finished_run(tmp_path / "run", lambda known: known.truth, pairs=1)
     (pair,) = instantiate(composed(["dataset.limit=1"]).dataset, _convert_="all")
-    return EditDirectory(run / "edits" / pair.id, pair)
+    return EditDirectory(perfect_run / "edits" / pair.id, pair)
 
 
 def test_the_later_value_counts():
