@@ -36,6 +36,9 @@ from evaluation.tables import means_table, print_failures
 console = Console()
 EVALUATED = ("dataset", "metric", "clip", "device")  # the keys of a configuration that scoring reads
 KEPT = ("limit", "root")  # of a run's dataset: they are no part of its name
+# scoring reads none of these, and the method's configuration may not be here
+EDITING = ("method", "ablation", "loss", "attention", "optimizer", "steps", "guidance_scale", "image_guidance_scale",
+           "key_frame_stride", "control_net", "settings")  # fmt: skip
 
 
 def configuration(path: Path, overrides: list[str], trust: bool = False) -> DictConfig:
@@ -47,12 +50,13 @@ def configuration(path: Path, overrides: list[str], trust: bool = False) -> Dict
     if not is_run(path):
         return composed(overrides)
     for override in overrides:
-        group = re.split(r"[.=@]", override.lstrip("+~"))[0]
+        group = group_of(override)
         require(group in EVALUATED, f"{group} can't be changed for a run that is there: only {', '.join(EVALUATED)}")
     dataset = read_config(path / CONFIG_YAML).get("dataset", {})
     kept = [f"dataset.{key}={dataset[key]}" for key in KEPT if dataset.get(key) is not None]
     anew = any(override.startswith("dataset=") for override in overrides)  # another dataset has other options
-    cfg = composed([*in_full(run_overrides(path)), *([] if anew else kept), *overrides])
+    made_by = [override for override in run_overrides(path) if group_of(override) not in EDITING]
+    cfg = composed([*in_full(made_by), *([] if anew else kept), *overrides])
     unknown = sorted({*targets(OmegaConf.to_container(cfg), EVALUATED)} - known_targets())
     require(
         trust or not unknown,
@@ -60,6 +64,11 @@ def configuration(path: Path, overrides: list[str], trust: bool = False) -> Dict
         f"say --trust",
     )
     return cfg
+
+
+def group_of(override: str) -> str:
+    """The top-level key that an override changes."""
+    return re.split(r"[.=@]", override.lstrip("+~"))[0]
 
 
 def targets(node: Any, keys: tuple[str, ...] | None = None) -> Iterator[str]:
