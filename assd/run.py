@@ -42,6 +42,11 @@ register()
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="config")
 def app(cfg: DictConfig) -> float | None:
+    """What Hydra calls, and what a launcher sends to its jobs: it must hold nothing that cannot be sent."""
+    return job(cfg)
+
+
+def job(cfg: DictConfig) -> float | None:
     """One run, here or as a launcher's job: it says what went wrong, and stops with everything saved when it must.
 
     Returns the mean of the metric that `objective` names, for a sweeper that looks for its best value.
@@ -190,4 +195,6 @@ def full_errors() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main()
+    from assd.run import main as of_the_module  # a launcher sends `app` to its jobs by name, which __main__ has none of
+
+    of_the_module()
