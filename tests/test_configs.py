@@ -13,12 +13,15 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from assd.config import NAME_LENGTH, checked, register, run_name
+from assd.config import NAME_LENGTH, checked, in_full, register, run_name, without
+from assd.errors import InputError, sentence
 
 CONF = Path(__file__).parent.parent / "conf"
 FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))
 GROUPS = [file for file in FILES if "/" in file]
 ABLATIONS = sorted(path.stem for path in (CONF / "ablation").glob("*.yaml"))
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 LISTS = ("loss", "metric")  # groups of which several files are chosen at once
 
 
@@ -47,9 +50,14 @@ def choosing(file: str) -> list[str]:
     if "/" not in file:
         return []
     group, _, name = file.rpartition("/")
+    if group == "settings":  # what config.yaml takes by itself for a model with a method
+        model = max((model for model in MODELS if name.startswith(f"{model}_")), key=len)
+        return [f"model={model}", f"method={name.removeprefix(f'{model}_')}"]
+    if group == "control_net":
+        return ["method=control_video", f"control_net={name}"]
     if group in LISTS:
         return [f"{group}=[{name}]"]
-    return [f"{group}={name}" if group in choices() else f"+{group}={name}"]
+    return [f"{group}={name}" if group in choices() or group.startswith("hydra/") else f"+{group}={name}"]
 
 
 def plain(overrides: list[str], resolve: bool) -> dict:
@@ -94,7 +102,7 @@ def test_every_file_composes(file: str) -> None:
     overrides = choosing(file)
     cfg = configuration(*overrides)
     assert OmegaConf.to_yaml(cfg)
-    if overrides and not overrides[0].startswith("+") and "[" not in overrides[0]:
+    if len(overrides) == 1 and not overrides[0].startswith(("+", "hydra/")) and "[" not in overrides[0]:
         group, _, _ = file.partition("/")
         text = (CONF / f"{file}.yaml").read_text()
         if file == "dataset/benchmark_extended":  # one value of another file's is changed
@@ -283,3 +291,72 @@ def test_the_papers_setting():
     assert (cfg["loss"]["video"]["rule"]["gamma"], cfg["attention"]["lam"], cfg["guidance_scale"]) == (0.67, 0.8, 7.5)
     assert len(range(0, 16, cfg["loss"]["joint_guidance"]["stride"])) == 4
     assert (cfg["dataset"]["split"], cfg["dataset"]["height"], cfg["dataset"]["num_frames"]) == ("core", 256, 16)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_brings_its_own_groups_and_no_others(method):
+    """What score distillation is made of is nowhere in another method's configuration, nor the other way round."""
+    cfg = plain([f"method={method}"], resolve=True)
+    is_distillation = method == "score_distillation"
+    assert [cfg[key] is not None for key in ("loss", "attention", "optimizer")] == [is_distillation] * 3
+    assert (cfg.get("control_net") is not None) == (method == "control_video")
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("settings/")])
+def test_settings_change_the_method_alone(file):
+    """What a method needs with one model is not a way to another model, dataset or metric."""
+    model, method = choosing(file)
+    found = plain([model, method], resolve=False)
+    stated = OmegaConf.load(CONF / f"{file}.yaml")
+    assert list(stated) == ["method"]
+    for key, value in OmegaConf.to_container(stated, resolve=False)["method"].items():
+        assert found["method"][key] == value or isinstance(value, dict)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["method=reconstruction", "key_frame_stride=2"], "key_frame_stride has no meaning"),
+        (["method=reconstruction", "guidance_scale=5"], "guidance_scale has no meaning"),
+        (["method=reconstruction", "+loss.video.weight=2"], "loss has no meaning"),
+        (["+control_net=canny"], "control_net has no meaning"),
+    ],
+)
+def test_what_a_method_never_reads_is_refused(overrides, said):
+    """A setting that would change nothing is a mistake: it is named with the method."""
+    with pytest.raises(InputError, match=f"{said} for this run's method, (Reconstruction|ScoreDistillation)"):
+        checked(compose("config", overrides=overrides), overrides)
+
+
+def test_an_ablation_of_another_method_is_refused():
+    """Hydra's words are turned into one sentence that says what to do."""
+    with pytest.raises(HydraException) as error:
+        compose("config", overrides=["method=reconstruction", "+ablation=no_waf"])
+    assert sentence(error.value) == (
+        "ablation=no_waf changes attention, which this run's method does not have: ablations belong to "
+        "method=score_distillation. Leave +ablation=no_waf or method=... out"
+    )
+
+
+def test_steps_belong_to_families_of_methods():
+    """A model brings as many for optimisation as for sampling; each method reads its own."""
+    distilled = plain(["steps.distillation=7", "steps.sampling=8"], resolve=True)
+    inverted = plain(["method=reconstruction", "steps.distillation=7", "steps.sampling=8"], resolve=True)
+    assert distilled["method"]["num_steps"] == 7
+    assert inverted["method"]["sampling_steps"] == 8
+
+
+def test_the_image_models_guidance_is_the_videos_unless_it_is_said():
+    """One number for both, or one for each."""
+    scales = [
+        plain(typed, resolve=True)["loss"]["joint_guidance"]["guidance_scale"]
+        for typed in (["guidance_scale=5"], ["guidance_scale=5", "image_guidance_scale=2"])
+    ]
+    assert scales == [5, 2]
+
+
+@pytest.mark.parametrize("overrides", [["+ablation=no_waf", "seed=2"], ["+loss.video.reference_guidance_scale=1.5"]])
+def test_recorded_overrides_compose_again(overrides):
+    """What a run keeps of its command, in full again, is the same configuration."""
+    kept = in_full(without([*overrides, "device=cpu"], ["device"]))
+    assert plain(kept, resolve=True) == plain(overrides, resolve=True)
