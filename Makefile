@@ -3,12 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUTPUT ?= outputs
+KILLS ?= 100
+PARITY ?= $(or $(ASSD_PARITY),../shared/parity)
 # One arena per thread and no trimming: on a CPU this halves the time that page faults cost.
 export MALLOC_MMAP_THRESHOLD_ ?= 4000000000
 export MALLOC_TRIM_THRESHOLD_ ?= 8000000000
 
 .DEFAULT_GOAL := help
-.PHONY: help run quick test check bench clean
+.PHONY: help run quick test check parity cluster soak bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +31,15 @@ quick: .venv/installed  ## run the tests of the unit tier (a minute and a half o
 
 test: .venv/installed  ## run all tests (no network, no GPU)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+parity: .venv/installed  ## compare the five published editors with their authors' numbers, below ASSD_PARITY
+	for case in $(PARITY)/*/*/; do $(BIN)/python -m tests.parity $$case || exit 1; done
+
+cluster: .venv/installed  ## run a sweep on a real Slurm, preempted and robbed of a node (tests/cluster/slurm.sh install)
+	$(BIN)/python -m pytest tests/cluster
+
+soak: .venv/installed  ## kill a run KILLS times at random moments and compare what is left in the end
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --kills $(KILLS)
 
 check: .venv/installed  ## format, lint and types
 	$(BIN)/ruff format --check .
