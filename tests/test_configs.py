@@ -1,28 +1,14 @@
 """Every configuration file composes, names what exists, and changes only what it says."""
 
 import copy
-import functools
-import inspect
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from hydra.utils import get_method
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
 
-from assd.config import NAME_LENGTH, checked, in_full, register, run_name, without
-from assd.errors import InputError, sentence
-
-CONF = Path(__file__).parent.parent / "conf"
-FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))
-GROUPS = [file for file in FILES if "/" in file]
-ABLATIONS = sorted(path.stem for path in (CONF / "ablation").glob("*.yaml"))
-MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
-LISTS = ("loss", "metric")  # groups of which several files are chosen at once
+from assd.config import checked, register
+from tests.compositions import ABLATIONS, CONF, FILES, GROUPS, METHODS, choosing, configuration, plain, problem, targets
 
 
 @pytest.fixture(autouse=True)
@@ -31,63 +17,6 @@ def configuration_folder() -> Iterator[None]:
     register()
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         yield
-
-
-@functools.cache  # a second each, and most tests read the same ones
-def configuration(*overrides: str) -> DictConfig:
-    """The main file composed under these overrides."""
-    return compose("config", overrides=list(overrides))
-
-
-@functools.cache
-def choices() -> dict:
-    """The groups that the defaults choose from."""
-    return dict(compose("config", return_hydra_config=True).hydra.runtime.choices)
-
-
-def choosing(file: str) -> list[str]:
-    """The command line that takes a group's file."""
-    if "/" not in file:
-        return []
-    group, _, name = file.rpartition("/")
-    if group == "settings":  # what config.yaml takes by itself for a model with a method
-        model = max((model for model in MODELS if name.startswith(f"{model}_")), key=len)
-        return [f"model={model}", f"method={name.removeprefix(f'{model}_')}"]
-    if group == "control_net":
-        return ["method=control_video", f"control_net={name}"]
-    if group in LISTS:
-        return [f"{group}=[{name}]"]
-    return [f"{group}={name}" if group in choices() or group.startswith("hydra/") else f"+{group}={name}"]
-
-
-def plain(overrides: list[str], resolve: bool) -> dict:
-    """The composed configuration as dictionaries."""
-    container = OmegaConf.to_container(configuration(*overrides), resolve=resolve)
-    assert isinstance(container, dict)
-    return container
-
-
-def targets(node: object, name: str = "") -> Iterator[tuple[str, dict]]:
-    """Every node with a `_target_`, under its full name."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield name, node
-        for key, value in node.items():
-            yield from targets(value, f"{name}.{key}" if name else str(key))
-    elif isinstance(node, list):
-        for i, value in enumerate(node):
-            yield from targets(value, f"{name}[{i}]")
-
-
-def problem(node: dict) -> str | None:
-    """Why this node could not be called, or None."""
-    arguments = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
-    try:
-        signature = inspect.signature(get_method(node["_target_"]))
-        (signature.bind_partial if node.get("_partial_") else signature.bind)(**arguments)
-    except (TypeError, ValueError, ImportError, AttributeError, HydraException) as error:
-        return f"{node['_target_']}({', '.join(arguments)}): {error}"
-    return None
 
 
 def test_files_are_found() -> None:
@@ -182,70 +111,6 @@ def test_ablations_remove_what_they_name() -> None:
     assert parts["video_dds"].loss.video.rule._target_ == "assd.methods.score_distillation.rules.VideoDDS"
 
 
-def test_the_default_is_checked_without_complaint() -> None:
-    """The default configuration passes its own schema, and comes out as it went in."""
-    cfg = configuration()
-    assert OmegaConf.to_container(checked(cfg)) == OmegaConf.to_container(cfg)
-
-
-@pytest.mark.parametrize("override", ["+foo=1", "+foo.bar=1", "++foo=1"])
-def test_an_added_key_is_refused(override: str) -> None:
-    """A key that the schema does not know is refused by name, also where `+` insists on it."""
-    with pytest.raises(OmegaConfBaseException, match="foo") as caught:
-        checked(compose("config", overrides=[override]))
-    assert isinstance(caught.value, ConfigKeyError)
-
-
-def test_an_unknown_key_is_refused() -> None:
-    """A key that does not exist is refused by name."""
-    with pytest.raises(HydraException, match="foo"):
-        compose("config", overrides=["foo=1"])
-
-
-@pytest.mark.parametrize(("key", "value"), [("seed", "many"), ("save_frames", "perhaps")])
-def test_a_value_of_another_type_is_refused(key: str, value: str) -> None:
-    """The seed is a whole number, save_frames true or false; the message names the key."""
-    with pytest.raises((HydraException, OmegaConfBaseException), match=key):
-        checked(compose("config", overrides=[f"{key}={value}"]))
-
-
-def test_what_must_be_given_is_asked_for() -> None:
-    """One's own video without its path is refused, naming the key."""
-    with pytest.raises(MissingMandatoryValue, match=r"dataset\.path|path"):
-        checked(compose("config", overrides=["dataset=video"]))
-
-
-def test_run_names_are_readable() -> None:
-    """A short command is its own run directory's name; nothing changed is called default."""
-    assert run_name("") == "default"
-    assert run_name("+ablation=no_waf,seed=1") == "ablation=no_waf,seed=1"
-    assert run_name("loss=[assd,joint_guidance]") == "loss=[assd,joint_guidance]"
-
-
-def test_run_names_are_safe() -> None:
-    """A run directory's name is one folder of limited length, whatever stands in the command."""
-    for overrides in ("dataset.path=/a/b/../c d.mp4", "dataset.path='x:y*?'", "seed=1," * 200, "dataset.path=猫/é.mp4"):
-        name = run_name(overrides)
-        assert Path(name).name == name
-        assert not set(name) & set(" /\\:*?'\"")
-        assert len(name) <= NAME_LENGTH + 10
-
-
-def test_seeds_of_a_long_command_differ_in_the_seed_alone() -> None:
-    """A hash stands for all but the seed, so that tables can tell that it is one method."""
-    first, second = (run_name(f"dataset.source_prompt='a cat',seed={seed}") for seed in (1, 2))
-    assert first.removesuffix(",seed=1") == second.removesuffix(",seed=2") != first
-
-
-def test_run_names_tell_commands_apart() -> None:
-    """Commands that look alike when cut or cleaned still get different names, and the same command the same one."""
-    long = "dataset.target_prompt=" + "a very " * 30
-    commands = ["path=a/b", "path=a_b", "path=a b", "path=a:b", long + "red cat", long + "blue cat"]
-    names = [run_name(command) for command in commands]
-    assert len(set(names)) == len(commands)
-    assert names == [run_name(command) for command in commands]
-
-
 @pytest.mark.parametrize("ablation", ABLATIONS)
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
 def test_every_ablation_of_every_experiment(experiment, ablation):
@@ -313,31 +178,6 @@ def test_settings_change_the_method_alone(file):
         assert found["method"][key] == value or isinstance(value, dict)
 
 
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [
-        (["method=reconstruction", "key_frame_stride=2"], "key_frame_stride has no meaning"),
-        (["method=reconstruction", "guidance_scale=5"], "guidance_scale has no meaning"),
-        (["method=reconstruction", "+loss.video.weight=2"], "loss has no meaning"),
-        (["+control_net=canny"], "control_net has no meaning"),
-    ],
-)
-def test_what_a_method_never_reads_is_refused(overrides, said):
-    """A setting that would change nothing is a mistake: it is named with the method."""
-    with pytest.raises(InputError, match=f"{said} for this run's method, (Reconstruction|ScoreDistillation)"):
-        checked(compose("config", overrides=overrides), overrides)
-
-
-def test_an_ablation_of_another_method_is_refused():
-    """Hydra's words are turned into one sentence that says what to do."""
-    with pytest.raises(HydraException) as error:
-        compose("config", overrides=["method=reconstruction", "+ablation=no_waf"])
-    assert sentence(error.value) == (
-        "ablation=no_waf changes attention, which this run's method does not have: ablations belong to "
-        "method=score_distillation. Leave +ablation=no_waf or method=... out"
-    )
-
-
 def test_steps_belong_to_families_of_methods():
     """A model brings as many for optimisation as for sampling; each method reads its own."""
     distilled = plain(["steps.distillation=7", "steps.sampling=8"], resolve=True)
@@ -353,10 +193,3 @@ def test_the_image_models_guidance_is_the_videos_unless_it_is_said():
         for typed in (["guidance_scale=5"], ["guidance_scale=5", "image_guidance_scale=2"])
     ]
     assert scales == [5, 2]
-
-
-@pytest.mark.parametrize("overrides", [["+ablation=no_waf", "seed=2"], ["+loss.video.reference_guidance_scale=1.5"]])
-def test_recorded_overrides_compose_again(overrides):
-    """What a run keeps of its command, in full again, is the same configuration."""
-    kept = in_full(without([*overrides, "device=cpu"], ["device"]))
-    assert plain(kept, resolve=True) == plain(overrides, resolve=True)

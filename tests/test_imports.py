@@ -13,7 +13,7 @@ BASE = {"assd.errors", "assd.files", "assd.device", "assd.console"}
 ROOMS = ["assd.data", "assd.diffusion", "assd.models", "assd.methods", "assd.runs"]  # each may use those before it
 TOP = {"assd.config", "assd.editing", "assd.run", "assd.benchmark"}
 MAY = {room: BASE | set(ROOMS[: i + 1]) for i, room in enumerate(ROOMS)}
-MAY |= {file: BASE for file in BASE}
+MAY |= {file: BASE for file in sorted(BASE)}
 MAY |= {
     "assd": {"assd.editing"},
     "assd.shapes": BASE | {"assd.data", "assd.diffusion", "assd.models", "assd.shapes"},
