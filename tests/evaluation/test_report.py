@@ -20,7 +20,7 @@ def sweep(finished_run, tmp_path_factory):
     """Two scored runs, one of perfect edits and one that changed nothing, and a prompt that is a script."""
     folder = tmp_path_factory.mktemp("sweep")
     edits = {"ablation=full": lambda known: known.truth, "ablation=video_dds": lambda known: known.frames}
-    runs = [finished_run(folder / name, edit) for name, edit in edits.items()]
+    runs = [finished_run(folder / name, edit, overrides=[f"+{name}"]) for name, edit in edits.items()]
     record = next((runs[0] / "edits").glob("*/edit.json"))
     text = record.read_text()
     record.write_text(text.replace(re.search(r'"target_prompt": "(.*?)"', text)[1], EVIL.replace('"', '\\"')))
