@@ -48,13 +48,14 @@ class Branch:
     target   its prompt
     control  what it does to maps and latent
     z        the latent
-    words    where it attended to the new words, summed over the steps done; 0 before the first
+    words    where it attended to the new words, on the grid of the layers that masks come from, summed over the steps
+             done; 0 before the first
     """
 
     target: str
     control: Control
     z: Float[Tensor, "1 c f h w"]
-    words: Float[Tensor, "f h w"] | float = 0.0
+    words: Float[Tensor, "f r s"] | float = 0.0
 
     @classmethod
     def begun(cls, request: Request, control: Control, inverted: Float[Tensor, "1 c f h w"]) -> "Branch":
@@ -77,6 +78,7 @@ class Branch:
 
     def proceed(self, controlled: ControlledStep, z: Float[Tensor, "1 c f h w"], z_inv: Tensor) -> None:
         """After a step to z; z_inv is the source video there."""
+        self.z = z
         if self.control.blended_after:
             self.words = self.words + controlled.target_words
-        self.z = controlled.blended(z, z_inv, self.words)
+            self.z = controlled.blended(z, z_inv, self.words)

@@ -152,12 +152,9 @@ def inversion_points(case: Case, part: str, inversion: Inversion) -> Iterator[Po
 def edit_points(case: Case, mode: str, seen: Seen, inversion: Inversion) -> Iterator[Point]:
     """Controlled maps, predictions and latents."""
     latents = torch.stack(seen.latents)
-    ours = {
-        "eps0": seen.predictions[0],
-        "latents": latents,
-        "before_blend": torch.stack(seen.before_blend),
-        "final": latents[-1],
-    }
+    ours = {"eps0": seen.predictions[0], "latents": latents, "final": latents[-1]}
+    if seen.before_blend:
+        ours["before_blend"] = torch.stack(seen.before_blend)
     for name, kind, index, step in names(case, rf"{mode}\.ctrl\.([a-z_]+)(\d+)\.step(\d+)"):
         yield case.relative(name, seen.maps[lists(inversion.layers)[kind][int(index)], int(step)], EDITED)
     for what, value in ours.items():
