@@ -355,7 +355,7 @@ def test_with_every_pixel_masked_self_attention_is_left_alone(editor, footage):
         edited(editor(**changes), footage, BLUE)[0] for changes in ({"blend_threshold": 0.0}, {"self_replace_steps": 0})
     )
     assert torch.equal(masked, untouched)
-    assert not torch.allclose(edited(editor(), footage, BLUE)[0], masked)
+    assert not torch.allclose(edited(editor(blend_threshold=2.0), footage, BLUE)[0], masked)
 
 
 @pytest.mark.parametrize(("noisier", "steps_inverted"), [(False, 2), (True, 3)], ids=["clean", "published"])
