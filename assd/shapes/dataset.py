@@ -5,6 +5,7 @@ import functools
 from assd.data.pairs import Canvas, Footage, Prompts, TextVideoPair, portion
 from assd.errors import require
 from assd.shapes.corpus import ClipPair, clip_pairs, tuning_pair
+from assd.shapes.motion import motion
 from assd.shapes.world import NUM_FRAMES, SIZE, render
 
 FPS = 8.0
@@ -59,4 +60,4 @@ def footage(pair: ClipPair, canvas: Canvas = CANVAS) -> Footage:
     changed = pair.edit.split("+")
     changes = "object" if "background" not in changed else "background" if len(changed) == 1 else "everything"
     asked = {attribute: getattr(pair.target, attribute) for attribute in changed}
-    return Footage(frames, FPS, masks | masks_there, truth, changes, asked)
+    return Footage(frames, FPS, masks | masks_there, truth, changes, asked, motion(pair.source))

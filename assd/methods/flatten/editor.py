@@ -261,9 +261,8 @@ class Flatten:
 def forward_flow(kind: str, footage: Footage, device: torch.device) -> Float[Tensor, "m 2 H W"]:
     """Of each frame to the next, small frames being enlarged. Raises InputError where a true flow isn't known."""
     if kind == TRUE:
-        known = getattr(footage, "flow", None)
-        if known is None:
+        if footage.flow is None:
             raise InputError("flow=true needs a dataset that knows its videos' motion, such as dataset=shapes: use dis")
-        return known
+        return footage.flow
     frames = enlarged(footage.frames)
     return FLOWS[kind](str(device))(frames[:-1], frames[1:])
