@@ -50,7 +50,7 @@ def test_its_scores_are_tabulated_as_they_are(old):
 def test_it_is_scored_again(old):
     """By the command that made it, though its configuration names classes that have moved; the number is the same."""
     before = values(read_scores(old)).query("video == 'edited' and metric == @TEXT").value.item()
-    assert configuration(old, []).attention._target_.endswith("unmodified")
+    assert configuration(old, []).dataset.limit == 1
     scores = score(old, ["metric=[clip_text]"])
     edited = scores.query("video == 'edited'")
     assert edited.metric.tolist() == [TEXT]
