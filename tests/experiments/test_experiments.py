@@ -14,7 +14,6 @@ from PIL import Image
 from assd.models import resolve_folder
 from evaluation.scores import COLUMNS, row, update_scores
 
-
 pytestmark = pytest.mark.end_to_end
 
 
