@@ -4,7 +4,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUTPUT ?= outputs
 KILLS ?= 100
-PARITY ?= $(or $(ASSD_PARITY),../shared/parity)
 # One arena per thread and no trimming: on a CPU this halves the time that page faults cost.
 export MALLOC_MMAP_THRESHOLD_ ?= 4000000000
 export MALLOC_TRIM_THRESHOLD_ ?= 8000000000
@@ -27,13 +26,13 @@ run: .venv/installed  ## edit embedded clips with the embedded models (two minut
 	$(BIN)/python -m assd.run +experiment=quick output=$(OUTPUT)
 
 quick: .venv/installed  ## run the tests of the unit tier (a minute and a half on 2 cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m unit -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m unit -n 2 --dist loadfile
 
 test: .venv/installed  ## run all tests (no network, no GPU)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 parity: .venv/installed  ## compare the five published editors with their authors' numbers, below ASSD_PARITY
-	for case in $(PARITY)/*/*/; do $(BIN)/python -m tests.parity $$case || exit 1; done
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/parity -n 2
 
 cluster: .venv/installed  ## run a sweep on a real Slurm, preempted and robbed of a node (tests/cluster/slurm.sh install)
 	$(BIN)/python -m pytest tests/cluster

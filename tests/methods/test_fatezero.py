@@ -323,6 +323,7 @@ def test_the_frames_are_one_video_only_while_it_edits(editor, model, footage):
 
 
 @pytest.mark.parametrize("changes", [{}, {"blend_latents": True, "store": "disk"}], ids=["maps", "latents"])
+@pytest.mark.end_to_end
 def test_an_edit_that_was_interrupted_at_any_step_ends_in_the_same_bits(editor, footage, changes):
     method, kept = editor(**changes), []
     (whole,) = edited(method, footage, BLUE, checkpoint=lambda c, _: kept.append(copied(c)))
@@ -336,11 +337,13 @@ def copied(checkpoint):
     return {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in checkpoint.items()}
 
 
+@pytest.mark.end_to_end
 def test_maps_that_are_not_kept_are_computed_again(editor, footage):
     kept, again = (edited(editor(store=store), footage, BLUE)[0] for store in ("cpu", "recompute"))
     torch.testing.assert_close(again, kept, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.end_to_end
 def test_several_targets_share_the_inversion(editor, model, footage):
     alone = [edited(editor(), footage, target)[0] for target in (BLUE, STAR)]
     model.passes = 0
@@ -350,6 +353,7 @@ def test_several_targets_share_the_inversion(editor, model, footage):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.end_to_end
 def test_with_every_pixel_masked_self_attention_is_left_alone(editor, footage):
     masked, untouched = (
         edited(editor(**changes), footage, BLUE)[0] for changes in ({"blend_threshold": 0.0}, {"self_replace_steps": 0})

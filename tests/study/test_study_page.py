@@ -15,6 +15,8 @@ from evaluation.study.edits import comparable, named_runs
 from evaluation.study.key import read_key
 from evaluation.study.server import make_server
 
+pytestmark = pytest.mark.end_to_end
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 KEYS = ("ArrowLeft", "ArrowDown", "ArrowRight")
 CHOICES = (0, None, 1)
