@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import track
 
 from assd.config import composed, in_full, known_targets
 from assd.data.video import find_video
-from assd.errors import one_sentence, require
+from assd.errors import InputError, one_sentence, require
 from assd.runs.directory import EditDirectory
-from assd.runs.reader import CONFIG_YAML, is_run, read_config, run_overrides
+from assd.runs.reader import CONFIG_YAML, ENVIRONMENT_JSON, is_run, read_dataset, run_overrides
 from evaluation.case import Metric
 from evaluation.report import REPORT_HTML, write_report
 from evaluation.scores import EDITED, score_edit, score_files, update_scores
@@ -52,11 +54,15 @@ def configuration(path: Path, overrides: list[str], trust: bool = False) -> Dict
     for override in overrides:
         group = group_of(override)
         require(group in EVALUATED, f"{group} can't be changed for a run that is there: only {', '.join(EVALUATED)}")
-    dataset = read_config(path / CONFIG_YAML).get("dataset", {})
-    kept = [f"dataset.{key}={dataset[key]}" for key in KEPT if dataset.get(key) is not None]
+    dataset = read_dataset(path)
+    kept = [f"dataset.{key}={quoted(dataset[key])}" for key in KEPT if dataset.get(key) is not None]
     anew = any(override.startswith("dataset=") for override in overrides)  # another dataset has other options
-    made_by = [override for override in run_overrides(path) if group_of(override) not in EDITING]
-    cfg = composed([*in_full(made_by), *([] if anew else kept), *overrides])
+    made_by = in_full([override for override in run_overrides(path) if group_of(override) not in EDITING])
+    try:
+        cfg = composed([*made_by, *([] if anew else kept), *overrides])
+    except (HydraException, OmegaConfBaseException):
+        check_made_by(path, [*made_by, *kept])
+        raise
     unknown = sorted({*targets(OmegaConf.to_container(cfg), EVALUATED)} - known_targets())
     require(
         trust or not unknown,
@@ -64,6 +70,19 @@ def configuration(path: Path, overrides: list[str], trust: bool = False) -> Dict
         f"say --trust",
     )
     return cfg
+
+
+def check_made_by(path: Path, overrides: list[str]) -> None:
+    """Raises InputError where the run's own overrides make no configuration; else it was what a person added."""
+    try:
+        composed(overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(f"{path / ENVIRONMENT_JSON}: its overrides can't be composed ({error}): restore it") from error
+
+
+def quoted(value: object) -> str:
+    """A value in Hydra's words, whatever characters it holds."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if isinstance(value, str) else str(value)
 
 
 def group_of(override: str) -> str:

@@ -8,6 +8,7 @@ import logging
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -19,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from tests.commands import Outcome
 
 COMMAND_LINES = ("evaluation.report", "evaluation.study")  # packages: theirs is in __main__
-LOCKS = ("*.lock", "*.lock-*")  # empty files that a program takes hold of
+ALWAYS = ("*.lock", "*.lock-*", "*/run.log")  # what every command may leave: files to take hold of, and its log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +44,21 @@ class BadInput:
         """What the command says, in a folder in which the bad input was made."""
         return call(*(word.replace("{here}", str(here)) for word in shlex.split(self.command)))
 
-    def sentence(self, outcome: Outcome) -> str:
-        """The line of the answer that names the thing."""
-        lines = [line.strip() for line in outcome.text.splitlines() if Outcome(0, line).says(self.thing)]
-        return (lines or outcome.text.splitlines() or [""])[-1].removeprefix("error: ")
+    def parts(self, here: Path) -> tuple[str, str]:
+        """The thing and the remedy."""
+        return self.thing.replace("{here}", str(here)), self.remedy
+
+    def sentence(self, outcome: Outcome, here: Path) -> str:
+        """Of the answer, the last words, or the line above them that names the thing."""
+        thing, _ = self.parts(here)
+        *above, last_words = outcome.text.split("error: ")
+        lines = [line.strip() for line in "".join(above).splitlines() if Outcome(0, line).says(thing)]
+        return last_words.strip() if Outcome(0, last_words).says(thing) or not lines else lines[-1]
 
     def touched(self, before: dict[str, str], after: dict[str, str]) -> list[str]:
         """The files that the command changed, removed or made, and must not."""
         changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
-        return sorted(name for name in changed if not any(fnmatch(name, to) for to in (*self.writes, *LOCKS)))
+        return sorted(name for name in changed if not any(fnmatch(name, to) for to in (*self.writes, *ALWAYS)))
 
 
 def call(module: str, *arguments: str) -> Outcome:
@@ -67,6 +74,8 @@ def call(module: str, *arguments: str) -> Outcome:
         except SystemExit as end:
             last_words = end.code if isinstance(end.code, str) else ""
             code = 1 if last_words else int(end.code or 0)
+        except Exception:
+            last_words, code = traceback.format_exc(), 1
     return Outcome(code, f"{printed.getvalue()}\n{last_words}")
 
 

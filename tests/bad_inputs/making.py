@@ -48,7 +48,9 @@ def both(*makers: Maker) -> Maker:
 
 def prompts(*rows: str | bytes) -> Maker:
     """videos/prompts.csv of these rows, beside a good clip.mp4."""
-    lines = [line if isinstance(line, bytes) else line.encode() for line in ("video,source_prompt,target_prompt", *rows)]
+    lines = [
+        line if isinstance(line, bytes) else line.encode() for line in ("video,source_prompt,target_prompt", *rows)
+    ]
     return both(clip("videos/clip.mp4"), file("videos/prompts.csv", b"\n".join(lines) + b"\n"))
 
 
@@ -64,7 +66,9 @@ def clip(name: str, frames: int = 8) -> Maker:
 
 def cut(name: str, keep: float) -> Maker:
     """Only this share of a file."""
-    return lambda here: (here / name).write_bytes((here / name).read_bytes()[: int((here / name).stat().st_size * keep)])
+    return lambda here: (here / name).write_bytes(
+        (here / name).read_bytes()[: int((here / name).stat().st_size * keep)]
+    )
 
 
 def frames(name: str = "frames", count: int = 8) -> Maker:
@@ -161,7 +165,9 @@ def good_run() -> Path:
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
     run = finished_run(folder / "run", lambda known: known.truth, pairs=1, overrides=["steps.distillation=1"])
-    rows = [row(PAIR, video, "CLIP text (cosine)", "higher", value) for video, value in (("source", 0.1), ("edited", 1.0))]
+    rows = [
+        row(PAIR, video, "CLIP text (cosine)", "higher", value) for video, value in (("source", 0.1), ("edited", 1.0))
+    ]
     for place in (run, run / "edits" / PAIR):
         update_scores(place, pd.DataFrame(rows, columns=COLUMNS))
     return run
