@@ -35,7 +35,7 @@ class RaftFlow:
     weights = "raft_large_C_T_SKHT_V2-ff5fadd5.pth"
 
     def __init__(self, device: str = "auto"):
-        from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
+        from torchvision.models.optical_flow import Raft_Large_Weights, raft_large  # noqa: PLC0415  (slow to import)
 
         require_weights("flow=raft (flow=dis needs none)", self.weights)
         self.device = resolve_device(device)

@@ -87,7 +87,7 @@ def lpips_whole(frames: Video, target: Video) -> float:
 def lpips_network() -> Callable:
     """The network, loaded once. Raises InputError where torch's cache does not hold its weights."""
     require_weights("metric lpips", SQUEEZENET)
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity  # noqa: PLC0415  (slow to import)
 
     with warnings.catch_warnings():  # torchvision's, about an argument that torchmetrics passes
         warnings.simplefilter("ignore", UserWarning)

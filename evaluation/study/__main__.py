@@ -1,5 +1,7 @@
 """A user study: `python -m evaluation.study page|serve|analyse`. Each takes --help."""
 
+# ruff: noqa: PLC0415 - a server starts in a moment: what it does not need is not imported
+
 import argparse
 import secrets
 import sys
