@@ -154,7 +154,7 @@ def check_row(where: str, row: dict[str, str]) -> None:
     empty = [name for name in COLUMNS if not row.get(name)]
     require(not empty, f"{where}: {', '.join(empty)} is empty or missing, of {', '.join(COLUMNS)}")
     require("\0" not in "".join(filter(None, row.values())), f"{where} holds the character NUL: take it out")
-    longest = max(len(os.fsencode(part)) for part in Path(row["video"]).parts)
+    longest = max((len(os.fsencode(part)) for part in Path(row["video"]).parts), default=0)
     require(
         longest <= LONGEST_NAME,
         f"{where}: the video's name is {longest} bytes long, and {LONGEST_NAME} is the most: give it a shorter name",

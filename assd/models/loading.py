@@ -26,6 +26,7 @@ from assd.models.store import held
 from assd.models.unet import LatentDiffusion
 
 EMBEDDED = "pkg://"  # a folder inside an installed package, `pkg://assd.shapes/weights`
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 PRECISIONS = ("float32", "bfloat16", "float16")
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "laplace", "sigmoid")  # of diffusers' DDPMScheduler
@@ -124,6 +125,8 @@ class Repository:
     def _parts(self, folder: str, precision: torch.dtype) -> dict[str, Any]:
         transformers_logging.disable_progress_bar()
         is_local = Path(folder).is_dir()
+        if not is_local and not HUB_ID.fullmatch(self.path):
+            raise FileNotFoundError("there is no such folder")
         common: dict[str, Any] = {"revision": self.revision} if self.revision and not is_local else {}
         weights = common | {"torch_dtype": precision, "use_safetensors": None if self.allow_bin else True}
         if self.variant and (not is_local or any(Path(folder, self.unet).glob(f"*.{self.variant}.*"))):
@@ -139,7 +142,7 @@ class Repository:
 
     def how_to_fetch(self) -> str:
         """What a person types to get a hub repository's files that are read; nothing for what looks like a folder."""
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.path) or Path(self.path).parent.is_dir():
+        if not HUB_ID.fullmatch(self.path) or Path(self.path).parent.is_dir():
             return ""
         suffixes = [f".{self.variant}.safetensors" if self.variant else ".safetensors"]
         suffixes += [".bin"] if self.allow_bin else []

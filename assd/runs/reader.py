@@ -35,10 +35,10 @@ class FinishedEdit:
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
             require(record["status"] in (FINISHED, FAILED), f"unknown status {record['status']!r}")
-            texts = {key: record[key] for key in ("source_prompt", "target_prompt")} | {
-                "reason": record.get("reason", "")
-            }
-            require(all(isinstance(text, str) for text in texts.values()), f"{', '.join(texts)} must be texts")
+            texts = record["source_prompt"], record["target_prompt"], record.get("reason", "")
+            require(
+                all(isinstance(text, str) for text in texts), "source_prompt, target_prompt and reason must be texts"
+            )
             return record
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(

@@ -49,11 +49,12 @@ class BadInput:
         return self.thing.replace("{here}", str(here)), self.remedy
 
     def sentence(self, outcome: Outcome, here: Path) -> str:
-        """Of the answer, the last words, or the line above them that names the thing."""
-        thing, _ = self.parts(here)
+        """Of the answer, the last words, or the line above them that says more of what it must."""
         *above, last_words = outcome.text.split("error: ")
-        lines = [line.strip() for line in "".join(above).splitlines() if Outcome(0, line).says(thing)]
-        return last_words.strip() if Outcome(0, last_words).says(thing) or not lines else lines[-1]
+        lines = [line.strip() for line in "".join(above).splitlines() if not line.startswith("Error executing job")]
+        return max(
+            [last_words.strip(), *lines], key=lambda line: sum(Outcome(0, line).says(p) for p in self.parts(here))
+        )
 
     def touched(self, before: dict[str, str], after: dict[str, str]) -> list[str]:
         """The files that the command changed, removed or made, and must not."""

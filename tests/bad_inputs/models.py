@@ -21,9 +21,9 @@ def bin_alone(here) -> None:
 
 
 MODELS = {
-    "no folder": bad_model("{here}/model", LAYOUT, lambda here: None),
+    "no folder": bad_model("{here}/model", "there is no such folder", lambda here: None),
     "an empty folder": bad_model("{here}/model", LAYOUT, lambda here: (here / "model").mkdir()),
-    "a file": bad_model("{here}/model", LAYOUT, file("model", "no folder")),
+    "a file": bad_model("{here}/model", "there is no such folder", file("model", "no folder")),
     "no tokenizer": bad_model("{here}/model", "tokenizer/", both(model, remove("model/tokenizer"))),
     "a tokenizer that is no JSON": bad_model("{here}/model", LAYOUT, model_with("tokenizer/tokenizer.json", "{")),
     "a text encoder cut off": bad_model(
