@@ -176,7 +176,9 @@ def scheduler(folder: str, **where: Any) -> DDPMScheduler:
         known in BETA_SCHEDULES or config.get("trained_betas") is not None,
         f"{folder}/scheduler: beta_schedule must be one of {', '.join(BETA_SCHEDULES)}; got {known!r}",
     )
-    return DDPMScheduler.from_config(config)
+    made = DDPMScheduler.from_config(config)
+    assert isinstance(made, DDPMScheduler)  # and no tuple, which is returned on request
+    return made
 
 
 def complete(vae_config: dict[str, Any]) -> dict[str, Any]:
