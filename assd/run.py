@@ -157,7 +157,8 @@ def job_errors(hydra_cfg: DictConfig) -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
-        print(f"stopped by {stopped}; everything is saved, and this goes on:\n  {command()}", file=sys.stderr)
+        goes_on = "the job goes on when it is queued again" if is_job else f"this goes on:\n  {command()}"
+        print(f"stopped by {stopped}; everything is saved, and {goes_on}", file=sys.stderr)
         hand_on(stopped)
         sys.exit(stopped.exit_code)
     except EXPECTED as error:

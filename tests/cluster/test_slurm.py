@@ -3,15 +3,16 @@
 `make cluster` runs it, and `.ci/run` with it; it takes a few minutes, and Debian's packages.
 """
 
+import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from assd.data.video import to_bytes, write_video
@@ -83,7 +84,7 @@ def until(holds: Callable[[], object], what: str, seconds: float = 240) -> None:
 
 def queue() -> dict[str, tuple[str, str, str]]:
     """State, node and restarts of each job in Slurm's queue."""
-    command = ["squeue", "-h", "-r", "-o", "%A|%T|%N|%r"]
+    command = ["squeue", "-h", "-r", "-o", "%i|%T|%N|%r"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return {job: (state, node, reason) for job, state, node, reason in (line.split("|") for line in lines)}
 
@@ -99,18 +100,22 @@ def is_under_way(run: Path) -> bool:
 
 
 def kill_node(cluster: Path, node: str) -> None:
-    """Its daemon, its job steps and their processes, at once."""
-    steps = pids_of("-f", f"slurmstepd: \\[{job_on(node)}")
-    sessions = [session for step in steps for session in pids_of("-P", step)]
-    for pid in (cluster / "run" / f"slurmd.{node}.pid").read_text().split() + steps:
-        os.kill(int(pid), signal.SIGKILL)
-    for session in sessions:
-        subprocess.run(["pkill", "-KILL", "-s", session], check=False)
+    """Its daemon, the steps of its job and all their processes, at once."""
+    command = ["squeue", "-h", "-r", "-w", node, "-o", "%A"]
+    number = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    steps = [p for p in psutil.process_iter(["cmdline"]) if f"slurmstepd: [{number}." in " ".join(p.cmdline())]
+    below = [child for step in steps for child in step.children(recursive=True)]
+    daemon = psutil.Process(int((cluster / "run" / f"slurmd.{node}.pid").read_text()))
+    for process in (daemon, *steps, *below):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
-def pids_of(*criteria: str) -> list[str]:
-    """Processes by pgrep."""
-    return subprocess.run(["pgrep", *criteria], capture_output=True, text=True, check=False).stdout.split()
+def start_again(job: str) -> None:
+    """A job that is queued again waits two minutes, of which a test needs none: only until its node is free."""
+    until(lambda: queue().get(job, ("",))[0] == "PENDING", f"{job} is queued again")
+    time.sleep(8)
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
 
 
 def test_a_sweep_survives_a_cluster(cluster, clips, tmp_path):
@@ -124,20 +129,13 @@ def test_a_sweep_survives_a_cluster(cluster, clips, tmp_path):
         until(lambda: sum(map(is_under_way, begun(output))) == 2 or launched.poll() is not None, "both jobs edit")
         assert launched.poll() is None, launched.communicate()[0]
 
-        preempted = job_on("n1")
-        subprocess.run(["scancel", "--signal=USR2", "--batch", preempted], check=False)
+        preempted, on_dead_node = job_on("n1"), job_on("n2")
         subprocess.run(["scancel", "--signal=USR2", preempted], check=True)
-        until(lambda: queue().get(preempted, ("",))[0] == "PENDING", "the preempted job is queued again")
-        subprocess.run(["scontrol", "update", f"JobId={preempted}", "StartTime=now"], check=True)
-
-        killed = job_on("n2")
         kill_node(cluster, "n2")
-        until(
-            lambda: queue().get(killed, ("",))[0] in ("PENDING", "CONFIGURING"), "the dead node's job is queued again"
-        )
+        start_again(preempted)
+        until(lambda: queue().get(on_dead_node, ("",))[0] == "PENDING", "the dead node's job is queued again")
         subprocess.run(["slurmd", "-N", "n2"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for job in (preempted, killed):
-            subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
+        start_again(on_dead_node)
         said, _ = launched.communicate(timeout=400)
     finally:
         launched.kill()
