@@ -16,13 +16,13 @@ from rich.table import Table
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from assd.data.video import to_bytes
 from assd.diffusion.draw import generator
 from assd.models import LatentDiffusion, load, resolve_folder
-from assd.data.video import to_bytes
 from assd.runs import pictures
 from assd.shapes.corpus import clip
 from assd.shapes.judge import judge
-from assd.shapes.world import ATTRIBUTES, Clip, render, visible
+from assd.shapes.world import ATTRIBUTES, NUM_FRAMES, Clip, render, visible
 from evaluation.metrics.clip import ClipScorer
 
 WEIGHTS = "pkg://assd.shapes/weights"
@@ -99,9 +99,7 @@ def check_generation(
     by_clip: dict[str, list[bool]] = {attribute: [] for attribute in ("colour", "shape", "background")}
     videos = []
     for i, c in enumerate(track(clips, "generating", console=console)):
-        z = generate(
-            model, scheduler, [c.caption], (model.unet.config.in_channels, model.canvas.num_frames, 16, 16), steps, w, seed=i
-        )
+        z = generate(model, scheduler, [c.caption], (model.latents.channels, NUM_FRAMES, 16, 16), steps, w, seed=i)
         frames = model.decode(z[0])
         videos.append(frames)
         seen = judge(frames)

@@ -12,6 +12,7 @@ video stays. Parameters have their published names, behind the path of the layer
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
@@ -53,7 +54,7 @@ def video_network(unet: UNet2DConditionModel, frames: int, weights: Weights) -> 
         yield
 
 
-def convolved(x: Float[Tensor, "bf c h w"], weights: Mapping[str, Tensor | None], frames: int) -> Tensor:
+def convolved(x: Float[Tensor, "bf c h w"], weights: Mapping[str, Any], frames: int) -> Tensor:
     """A convolution along the frames of each pixel, of low rank or full; frames beyond the ends are zero."""
     series = rearrange(x, "(b f) c h w -> (b h w) c f", f=frames)
     if weights["weight"] is None:
