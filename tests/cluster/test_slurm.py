@@ -24,7 +24,7 @@ from assd.shapes.dataset import footage
 ROOT = Path(__file__).parents[2]
 SLURM = Path(__file__).with_name("slurm.sh")
 ABLATIONS = ("assd_only", "video_dds")
-STEPS = 40
+STEPS = 24
 BAD = "03-third"
 
 pytestmark = [
