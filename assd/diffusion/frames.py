@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from assd.errors import require
@@ -88,7 +88,7 @@ def attend_frames(
     return rearrange(attend(queries, keys, values, scale), "b m (f l) e -> (b f) m l e", f=f)
 
 
-def seen(tokens: Float[Tensor, "bf m l e"], table: FrameTable) -> Float[Tensor, "bf m k e"]:
+def seen(tokens: Shaped[Tensor, "bf m l e"], table: FrameTable) -> Shaped[Tensor, "bf m k e"]:
     """Of each frame the tokens of the frames in its row, joined in the row's order."""
     per_video = rearrange(tokens, "(b f) m l e -> b f m l e", f=len(table))
     chosen = per_video[:, index(tuple(map(tuple, table)), tokens.device)]
