@@ -43,9 +43,9 @@ def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path) -> None:
 
 def test_runs_side_by_side_are_runs_one_after_another(tmp_path: Path) -> None:
     """joblib's two processes leave the bits and the scores that one process leaves."""
-    chosen = ["-m", "+ablation=video_dds,sds", "dataset.limit=1", "steps.distillation=2"]
+    chosen = ["+ablation=video_dds,sds", "dataset.limit=1", "steps.distillation=2"]
     together = ["hydra/launcher=local", "hydra.launcher.n_jobs=2"]
-    for process in (start(tmp_path / "alone", *chosen), start(tmp_path / "together", *together, *chosen)):
+    for process in (start(tmp_path / "alone", "-m", *chosen), start(tmp_path / "together", "-m", *chosen, *together)):
         outcome = wait(process)
         assert outcome.code == 0, outcome.text
     files = [*(tmp_path / "alone").glob("*/scores.csv"), *(tmp_path / "alone").glob("*/edits/*/latents.safetensors")]
