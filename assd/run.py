@@ -4,9 +4,13 @@ import contextlib
 import logging
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+if __name__ == "__main__":  # Ctrl-C while torch loads ends the program, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import hydra
 import pandas as pd
@@ -174,6 +178,7 @@ def command() -> str:
 
 def main() -> None:
     """The command line. Hydra is asked for full errors inside, so that all of them arrive at `one_sentence`."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with one_sentence(), full_errors():
         try:
             app()
