@@ -5,8 +5,8 @@
     python -m evaluation.run theirs dataset=shapes                       another program's videos, theirs/<pair>.mp4
                                                                          or whatever else is a video
 
-A run is scored as the command that made it says, any other folder as `conf/config.yaml` does; overrides in Hydra's
-words change both. Writes scores.csv into each (and a run's report again), and prints means over pairs. A run that came
+A run is scored on the dataset of the command that made it, any other folder on that of `conf/config.yaml`; both by the
+metrics of `conf/config.yaml`. Overrides in Hydra's words change all of these. Writes scores.csv into each (and a run's report again), and prints means over pairs. A run that came
 from somebody else runs none of their code: what it asks for must be named in this project's `conf/`, or be allowed by
 `--trust`.
 """
