@@ -6,9 +6,9 @@
                                                                          or whatever else is a video
 
 A run is scored on the dataset of the command that made it, any other folder on that of `conf/config.yaml`; both by the
-metrics of `conf/config.yaml`. Overrides in Hydra's words change all of these. Writes scores.csv into each (and a run's report again), and prints means over pairs. A run that came
-from somebody else runs none of their code: what it asks for must be named in this project's `conf/`, or be allowed by
-`--trust`.
+metrics of `conf/config.yaml`. Overrides in Hydra's words change all of these. Writes scores.csv into each (and a run's
+report again), and prints means over pairs. A run that came from somebody else runs none of their code: what it asks for
+must be named in this project's `conf/`, or be allowed by `--trust`.
 """
 
 import argparse
