@@ -3,12 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUTPUT ?= outputs
+KILLS ?= 100
 # One arena per thread and no trimming: on a CPU this halves the time that page faults cost.
 export MALLOC_MMAP_THRESHOLD_ ?= 4000000000
 export MALLOC_TRIM_THRESHOLD_ ?= 8000000000
 
 .DEFAULT_GOAL := help
-.PHONY: help run quick test check bench clean
+.PHONY: help run quick test check parity cluster soak bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,10 +26,19 @@ run: .venv/installed  ## edit embedded clips with the embedded models (two minut
 	$(BIN)/python -m assd.run +experiment=quick output=$(OUTPUT)
 
 quick: .venv/installed  ## run the tests of the unit tier (a minute and a half on 2 cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m unit -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m unit -n 2 --dist loadfile
 
 test: .venv/installed  ## run all tests (no network, no GPU)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+parity: .venv/installed  ## compare the five published editors with their authors' numbers, below ASSD_PARITY
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/parity -n 2
+
+cluster: .venv/installed  ## run a sweep on a real Slurm, preempted and robbed of a node (tests/cluster/slurm.sh install)
+	$(BIN)/python -m pytest tests/cluster
+
+soak: .venv/installed  ## kill a run KILLS times at random moments and compare what is left in the end
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --kills $(KILLS)
 
 check: .venv/installed  ## format, lint and types
 	$(BIN)/ruff format --check .

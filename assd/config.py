@@ -78,11 +78,12 @@ def checked(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
 def reached(cfg: DictConfig, key: str) -> set[str]:
     """The top-level keys that an entry reads, itself or through those that it reads."""
     found, rest = set(), [key]
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
     while rest:
         name = rest.pop()
-        if name in cfg and name not in found:
+        if name in plain and name not in found:
             found.add(name)
-            node = OmegaConf.create({"node": OmegaConf.to_container(cfg, resolve=False)[name]})
+            node = OmegaConf.create({"node": plain[name]})
             rest += re.findall(r"\$\{(?:\w+:\$\{)?(\w+)", OmegaConf.to_yaml(node))
     return found
 

@@ -6,7 +6,8 @@ import re
 import sys
 from collections.abc import Iterator
 
-from hydra.errors import HydraException, InstantiationException
+import yaml
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 
@@ -28,7 +29,7 @@ def require(holds: bool, sentence: str) -> None:
         raise InputError(sentence)
 
 
-EXPECTED = (InputError, DivergedError, HydraException, OmegaConfBaseException, OSError)
+EXPECTED = (InputError, DivergedError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError)
 
 
 @contextlib.contextmanager
@@ -50,6 +51,12 @@ def sentence(error: Exception) -> str:
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, InputError):
         where = str(error).rpartition("full_key: ")[2]
         return f"{where}: {error.__cause__}" if where else str(error.__cause__)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: {error}\nPut a value with brackets, commas or spaces in quotes"
+    if isinstance(error, ConfigCompositionException) and isinstance(error.__cause__, OmegaConfBaseException):
+        return f"{error}: {error.__cause__.msg}"
+    if isinstance(error, yaml.YAMLError):
+        return f"a configuration file is no YAML: mend it. {error}"
     if found := re.match(r"In 'ablation/([^']*)': Could not override '(\w+)'", str(error)):
         name, group = found.groups()
         return (

@@ -4,9 +4,13 @@ import contextlib
 import logging
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+if __name__ == "__main__":  # Ctrl-C while torch loads ends the program, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import hydra
 import pandas as pd
@@ -42,6 +46,11 @@ register()
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="config")
 def app(cfg: DictConfig) -> float | None:
+    """What Hydra calls, and what a launcher sends to its jobs: it must hold nothing that cannot be sent."""
+    return job(cfg)
+
+
+def job(cfg: DictConfig) -> float | None:
     """One run, here or as a launcher's job: it says what went wrong, and stops with everything saved when it must.
 
     Returns the mean of the metric that `objective` names, for a sweeper that looks for its best value.
@@ -152,7 +161,8 @@ def job_errors(hydra_cfg: DictConfig) -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
-        print(f"stopped by {stopped}; everything is saved, and this goes on:\n  {command()}", file=sys.stderr)
+        goes_on = "the job goes on when it is queued again" if is_job else f"this goes on:\n  {command()}"
+        print(f"stopped by {stopped}; everything is saved, and {goes_on}", file=sys.stderr)
         hand_on(stopped)
         sys.exit(stopped.exit_code)
     except EXPECTED as error:
@@ -168,6 +178,7 @@ def command() -> str:
 
 def main() -> None:
     """The command line. Hydra is asked for full errors inside, so that all of them arrive at `one_sentence`."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with one_sentence(), full_errors():
         try:
             app()
@@ -190,4 +201,6 @@ def full_errors() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main()
+    from assd.run import main as of_the_module  # a launcher sends `app` to its jobs by name, which __main__ has none of
+
+    of_the_module()

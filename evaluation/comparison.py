@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from assd.errors import require
-from assd.runs.reader import CONFIG_YAML, is_run, read_config, run_overrides
+from assd.runs.reader import is_run, read_dataset, run_overrides
 from evaluation import intervals
 from evaluation.scores import failed, read_scores, values
 
@@ -66,7 +66,7 @@ def video_size(run: Path) -> str:
 
     Nothing where no configuration says it.
     """
-    dataset = read_config(run / CONFIG_YAML).get("dataset", {}) if is_run(run) else {}
+    dataset = read_dataset(run) if is_run(run) else {}
     return f"{dataset.num_frames} frames of {dataset.width} x {dataset.height}" if "num_frames" in dataset else ""
 
 

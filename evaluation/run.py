@@ -5,10 +5,10 @@
     python -m evaluation.run theirs dataset=shapes                       another program's videos, theirs/<pair>.mp4
                                                                          or whatever else is a video
 
-A run is scored as the command that made it says, any other folder as `conf/config.yaml` does; overrides in Hydra's
-words change both. Writes scores.csv into each (and a run's report again), and prints means over pairs. A run that came
-from somebody else runs none of their code: what it asks for must be named in this project's `conf/`, or be allowed by
-`--trust`.
+A run is scored on the dataset of the command that made it, any other folder on that of `conf/config.yaml`; both by the
+metrics of `conf/config.yaml`. Overrides in Hydra's words change all of these. Writes scores.csv into each (and a run's
+report again), and prints means over pairs. A run that came from somebody else runs none of their code: what it asks for
+must be named in this project's `conf/`, or be allowed by `--trust`.
 """
 
 import argparse
@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import track
 
 from assd.config import composed, in_full, known_targets
 from assd.data.video import find_video
-from assd.errors import one_sentence, require
+from assd.errors import InputError, one_sentence, require
 from assd.runs.directory import EditDirectory
-from assd.runs.reader import CONFIG_YAML, is_run, read_config, run_overrides
+from assd.runs.reader import CONFIG_YAML, ENVIRONMENT_JSON, is_run, read_dataset, run_overrides
 from evaluation.case import Metric
 from evaluation.report import REPORT_HTML, write_report
 from evaluation.scores import EDITED, score_edit, score_files, update_scores
@@ -36,6 +38,9 @@ from evaluation.tables import means_table, print_failures
 console = Console()
 EVALUATED = ("dataset", "metric", "clip", "device")  # the keys of a configuration that scoring reads
 KEPT = ("limit", "root")  # of a run's dataset: they are no part of its name
+# scoring reads none of these, and the method's configuration may not be here
+EDITING = ("method", "ablation", "loss", "attention", "optimizer", "steps", "guidance_scale", "image_guidance_scale",
+           "key_frame_stride", "control_net", "settings")  # fmt: skip
 
 
 def configuration(path: Path, overrides: list[str], trust: bool = False) -> DictConfig:
@@ -47,12 +52,17 @@ def configuration(path: Path, overrides: list[str], trust: bool = False) -> Dict
     if not is_run(path):
         return composed(overrides)
     for override in overrides:
-        group = re.split(r"[.=@]", override.lstrip("+~"))[0]
+        group = group_of(override)
         require(group in EVALUATED, f"{group} can't be changed for a run that is there: only {', '.join(EVALUATED)}")
-    dataset = read_config(path / CONFIG_YAML).get("dataset", {})
-    kept = [f"dataset.{key}={dataset[key]}" for key in KEPT if dataset.get(key) is not None]
+    dataset = read_dataset(path)
+    kept = [f"dataset.{key}={quoted(dataset[key])}" for key in KEPT if dataset.get(key) is not None]
     anew = any(override.startswith("dataset=") for override in overrides)  # another dataset has other options
-    cfg = composed([*in_full(run_overrides(path)), *([] if anew else kept), *overrides])
+    made_by = in_full([override for override in run_overrides(path) if group_of(override) not in EDITING])
+    try:
+        cfg = composed([*made_by, *([] if anew else kept), *overrides])
+    except (HydraException, OmegaConfBaseException):
+        check_made_by(path, [*made_by, *kept])
+        raise
     unknown = sorted({*targets(OmegaConf.to_container(cfg), EVALUATED)} - known_targets())
     require(
         trust or not unknown,
@@ -60,6 +70,24 @@ def configuration(path: Path, overrides: list[str], trust: bool = False) -> Dict
         f"say --trust",
     )
     return cfg
+
+
+def check_made_by(path: Path, overrides: list[str]) -> None:
+    """Raises InputError where the run's own overrides make no configuration; else it was what a person added."""
+    try:
+        composed(overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(f"{path / ENVIRONMENT_JSON}: its overrides can't be composed ({error}): restore it") from error
+
+
+def quoted(value: object) -> str:
+    """A value in Hydra's words, whatever characters it holds."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if isinstance(value, str) else str(value)
+
+
+def group_of(override: str) -> str:
+    """The top-level key that an override changes."""
+    return re.split(r"[.=@]", override.lstrip("+~"))[0]
 
 
 def targets(node: Any, keys: tuple[str, ...] | None = None) -> Iterator[str]:

@@ -5,6 +5,7 @@ metric (its full name, empty where the video itself is missing); better (`higher
 is no value, else empty).
 """
 
+import io
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from assd.data.pairs import Footage, TextVideoPair
 from assd.data.video import read_video, to_bytes, to_pixels
-from assd.errors import InputError
+from assd.errors import InputError, require
 from assd.files import write_text
 from assd.runs.directory import EditDirectory
 from assd.runs.lock import briefly_alone
@@ -141,12 +142,26 @@ def read_scores(folder: Path) -> pd.DataFrame:
         raise InputError(f"{file} does not exist: score the run with `python -m evaluation.run {folder}`")
     text = dict.fromkeys(("pair", "video", "metric", "better", "reason"), str)
     try:
-        scores = pd.read_csv(file, dtype=text | {"value": float}, keep_default_na=False, na_values={"value": [""]})
+        content = file.read_text(encoding="utf-8")
+        options = {"dtype": text | {"value": float}, "keep_default_na": False, "na_values": {"value": [""]}}
+        scores = pd.read_csv(io.StringIO(content), **options)
+        check_whole(content, scores)
     except ValueError as error:  # pandas' own errors are ValueErrors
         raise InputError(f"{file} is damaged ({error}): remove it, and score the run again") from error
-    if tuple(scores.columns) != COLUMNS:
-        raise InputError(f"{file} has the columns {', '.join(scores.columns)}, and not {', '.join(COLUMNS)}")
     return scores
+
+
+def check_whole(content: str, scores: pd.DataFrame) -> None:
+    """Raises InputError where a file of scores ends within a row, or holds something else than scores."""
+    columns = tuple(scores.columns)
+    require(columns == COLUMNS, f"it has the columns {', '.join(columns)}, and not {', '.join(COLUMNS)}")
+    require(content.endswith("\n"), "it is cut off: its last row has no end")
+    directed = scores.better.isin(["higher", "lower"]) | ((scores.better == "") & (scores.metric == ""))
+    said = scores.value.notna() | (scores.reason.notna() & (scores.reason != ""))
+    wrong = [str(number) for number, whole in enumerate(directed & said, start=1) if not whole]
+    require(
+        not wrong, f"row {', '.join(wrong)} has no value and no reason, or its metric is neither `higher` nor `lower`"
+    )
 
 
 def values(scores: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from assd.data import video
+from assd.data.video import to_bytes
 from assd.diffusion.draw import generator
 from assd.diffusion.inversion import DDIM, downwards
 from assd.diffusion.model import Embeddings, Model
@@ -147,7 +147,7 @@ def edge_f1(seen: Bool[Tensor, "*b H W"], given: Bool[Tensor, "*b H W"], toleran
 
 def canny(frames: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
     """Edges of pixels in [-1, 1], as the ControlNet takes them."""
-    return edges(rearrange(video.to_bytes(frames), "b H W c -> b c H W"))
+    return edges(rearrange(to_bytes(frames), "b H W c -> b c H W"))
 
 
 def accuracy(scorer: ClipScorer, videos: list[Float[Tensor, "n 3 H W"]], clips: list[Clip]) -> dict[str, Judged]:
@@ -193,7 +193,7 @@ def check_control_net(
 
 def samples_picture(videos: list[Float[Tensor, "n 3 H W"]], shown: int, columns: int, path: Path) -> None:
     """Frames of the first videos, twice their size, `shown` of each."""
-    sheet = video.to_bytes(torch.cat([frames[:: max(1, len(frames) // shown)] for frames in videos]))
+    sheet = to_bytes(torch.cat([frames[:: max(1, len(frames) // shown)] for frames in videos]))
     pictures.save(pictures.grid(sheet.repeat_interleave(2, 1).repeat_interleave(2, 2), columns=columns), path)
 
 

@@ -62,12 +62,20 @@ def by_choice(runs: Sequence[Path], key: str) -> dict[str, list[Path]]:
 
 
 def first_pairs(cfg: DictConfig, count: int) -> Iterator[tuple[TextVideoPair, Footage]]:
-    """The dataset's first pairs with their footage; one whose clip can't be read is named and left out."""
+    """The dataset's first pairs with their footage; one whose clip can't be read is named and left out.
+
+    Raises InputError at the end where none could be read.
+    """
+    found = False
     for pair in instantiate(cfg.dataset, _convert_="all")[:count]:
         try:
-            yield pair, pair.read(pair.canvas)
+            footage = pair.read(pair.canvas)
         except InputError as error:
             print(f"{pair.id} is left out: {error}", file=sys.stderr)
+            continue
+        found = True
+        yield pair, footage
+    require(found, f"none of the first {count} pairs could be read: there is nothing to show")
 
 
 def noise_footage(canvas: Canvas, seed: int) -> Footage:

@@ -13,9 +13,7 @@ from assd.methods.method import Edit
 from assd.runs.directory import RunDirectory
 
 
-def finished_run(
-    path: Path, edit: Callable[[Footage], Tensor], pairs: int = 2, overrides: Sequence[str] = ()
-) -> Path:
+def finished_run(path: Path, edit: Callable[[Footage], Tensor], pairs: int = 2, overrides: Sequence[str] = ()) -> Path:
     """A run of the first so many embedded pairs, in which an edit is what `edit` makes of the pair's footage."""
     cfg = composed([f"dataset.limit={pairs}", "device=cpu", *overrides])
     directory = RunDirectory(path, ["dataset.limit", "device"])

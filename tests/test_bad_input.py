@@ -28,14 +28,17 @@ BAD_INPUT = {
     "no steps": (["steps.distillation=0"], ["num_steps must be >= 1", "got 0"]),
     "no sampling": (["method=reconstruction", "method.inversion=true", "steps.sampling=0"], ["steps must be >= 1"]),
     "ablation of another method": (
-        ["method=reconstruction", "+ablation=no_waf"], ["ablation=no_waf changes attention", "method=score_dist"]
+        ["method=reconstruction", "+ablation=no_waf"],
+        ["ablation=no_waf changes attention", "method=score_dist"],
     ),
     "loss of another method": (["method=reconstruction", "+ablation=sds"], ["ablation=sds", "method=score_dist"]),
     "key frames of another method": (
-        ["method=reconstruction", "key_frame_stride=2"], ["key_frame_stride has no meaning", "Reconstruction"]
+        ["method=reconstruction", "key_frame_stride=2"],
+        ["key_frame_stride has no meaning", "Reconstruction"],
     ),
     "guidance of another method": (
-        ["method=reconstruction", "guidance_scale=5"], ["guidance_scale has no meaning", "Reconstruction"]
+        ["method=reconstruction", "guidance_scale=5"],
+        ["guidance_scale has no meaning", "Reconstruction"],
     ),
     "group of another method": (["method=reconstruction", "loss=[assd]"], ["loss"]),
     "negative guidance": (["guidance_scale=-1"], ["guidance_scale (w) must be >= 0", "-1"]),

@@ -31,7 +31,9 @@ def test_out_of_memory_costs_one_pair(
     monkeypatch.setattr(ScoreDistillation, "__call__", full_once)
     outcome = assd(f"output={tmp_path}", "dataset.limit=2", "steps.distillation=1")
     assert outcome.code != 0
-    assert outcome.says("1 of 2 pairs could not be edited", "CUDA out of memory", "Lower targets_together, model.num_frames")
+    assert outcome.says(
+        "1 of 2 pairs could not be edited", "CUDA out of memory", "Lower targets_together, model.num_frames"
+    )
     assert [record(folder)["status"] for folder in edit_folders(tmp_path)] == ["failed", "finished"]
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).parent.parent
 WEIGHTS = Path("assd/shapes/weights")
 
@@ -71,7 +73,7 @@ def test_the_wheel_holds_every_data_file(wheel: Path) -> None:
     expected |= {path.relative_to(ROOT).as_posix(): path for path in (ROOT / WEIGHTS).rglob("*") if path.is_file()}
     data = (
         ROOT / "assd/shapes/pairs.csv",
-        ROOT / "assd/benchmark/manifest.csv",
+        ROOT / "assd/data/benchmark/manifest.csv",
         *(ROOT / "assd/models/published").rglob("*.json"),
     )
     expected |= {path.relative_to(ROOT).as_posix(): path for path in data}

@@ -71,7 +71,7 @@ def test_the_same_numbers_stand_everywhere(
     assd: Callable[..., Outcome], tmp_path: Path, read_back: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Table, scores.csv, W&B's offline file and the report agree, cell by cell, on the edit and the unedited source."""
-    monkeypatch.setenv("COLUMNS", "400")  # no name is broken over lines
+    monkeypatch.setattr("assd.run.console._width", 400)  # no name is broken over lines
     outcome = assd(f"output={tmp_path}", "dataset.limit=2", "steps.distillation=1", full=True)
     assert outcome.code == 0, outcome.text
     (run,) = (path.parent for path in tmp_path.glob("*/config.yaml"))

@@ -39,3 +39,16 @@ def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path) -> None:
     scores = collect([failed, done])
     assert failures(scores) == [f"optimizer.lr=1e+30: no result for {PAIR}"]
     assert "optimizer.lr=0.1" in set(summarize(scores).method)
+
+
+def test_runs_side_by_side_are_runs_one_after_another(tmp_path: Path) -> None:
+    """joblib's two processes leave the bits and the scores that one process leaves."""
+    chosen = ["+ablation=video_dds,sds", "dataset.limit=1", "steps.distillation=2"]
+    together = ["hydra/launcher=local", "hydra.launcher.n_jobs=2"]
+    for process in (start(tmp_path / "alone", "-m", *chosen), start(tmp_path / "together", "-m", *chosen, *together)):
+        outcome = wait(process)
+        assert outcome.code == 0, outcome.text
+    files = [*(tmp_path / "alone").glob("*/scores.csv"), *(tmp_path / "alone").glob("*/edits/*/latents.safetensors")]
+    assert len(files) == 4
+    for file in files:
+        assert file.read_bytes() == (tmp_path / "together" / file.relative_to(tmp_path / "alone")).read_bytes()

@@ -2,7 +2,9 @@
 
 import csv
 import functools
+import io
 import logging
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from assd.data.video import fill, frame_files, read_masks, read_video, to_pixels
-from assd.errors import require
+from assd.errors import InputError, require
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,11 @@ class Canvas:
     height: int
     width: int
 
+    def __post_init__(self):
+        require(
+            min(self.num_frames, self.height, self.width) >= 1, f"num_frames, height and width must be >= 1; got {self}"
+        )
+
     def __str__(self) -> str:
         return f"{self.num_frames} frames of {self.width} x {self.height}"
 
@@ -52,6 +59,7 @@ class Footage:
     asked    in the embedded world, the attributes that the edit gives a new value, such as {"colour": "green"}; else
              None: nobody can read them off the pixels
     bystander  the mask of a second object, which no prompt names and no edit may touch, where the video has one
+    flow     the true optical flow from each frame to the next, in pixels (x, y), where it is known; m = n - 1
     """
 
     frames: Float[Tensor, "n 3 H W"]
@@ -61,6 +69,7 @@ class Footage:
     changes: str = "object"
     asked: dict[str, str] | None = None
     bystander: Bool[Tensor, "n H W"] | None = None
+    flow: Float[Tensor, "m 2 H W"] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,7 @@ def video(
     path: str, source_prompt: str, target_prompt: str, num_frames: int, height: int, width: int
 ) -> list[TextVideoPair]:
     """One's own video: a file or a folder of frames."""
+    require("\0" not in path, f"dataset.path must be a path, and {path!r} holds NUL: take it out")
     prompts = Prompts(source_prompt, target_prompt)
     read = functools.partial(file_footage, Path(path), None, "object")
     name = Path(path).resolve().stem or "video"
@@ -102,6 +112,7 @@ def video(
 
 PROMPTS_CSV = "prompts.csv"
 COLUMNS = ("video", "source_prompt", "target_prompt")
+LONGEST_NAME = 240  # of a file, in bytes; a pair's folder has the row's number besides
 DAVIS_FRAMES, DAVIS_MASKS = "JPEGImages/480p", "Annotations/480p"
 
 
@@ -116,16 +127,40 @@ def folder(
     Any other column is an option of the edit, which the methods that know its name read.
     """
     root = Path(path)
-    table = root / PROMPTS_CSV
-    require(table.is_file(), f"{table} does not exist: it must have the columns {', '.join(COLUMNS)}, one row an edit")
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    require(bool(rows), f"{table} has no rows: it must have the columns {', '.join(COLUMNS)}, one row an edit")
-    for number, row in enumerate(rows, start=1):
-        empty = [name for name in COLUMNS if not row.get(name)]
-        require(not empty, f"{table}, row {number}: {', '.join(empty)} is empty or missing, of {', '.join(COLUMNS)}")
+    rows = read_rows(root / PROMPTS_CSV)
     canvas = Canvas(num_frames, height, width)
     return [row_pair(root, *row, canvas) for row in portion([*enumerate(rows, start=1)], limit, shard)]
+
+
+def read_rows(table: Path) -> list[dict[str, str]]:
+    """The rows of `prompts.csv`, each whole. Raises InputError, which names the file and the row."""
+    require(table.is_file(), f"{table} does not exist: it must have the columns {', '.join(COLUMNS)}, one row an edit")
+    content = table.read_bytes()
+    try:
+        lines = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        rows = list(lines)
+    except UnicodeDecodeError as error:
+        where = content.count(b"\n", 0, error.start) or "of column names"
+        raise InputError(f"{table}, row {where}: its letters are not in UTF-8; save the table as UTF-8") from error
+    except csv.Error as error:
+        raise InputError(f'{table}, line {lines.line_num}: {error}; is a quote (") never closed?') from error
+    require(bool(rows), f"{table} has no rows: it must have the columns {', '.join(COLUMNS)}, one row an edit")
+    for number, row in enumerate(rows, start=1):
+        check_row(f"{table}, row {number}", row)
+    return rows
+
+
+def check_row(where: str, row: dict[str, str]) -> None:
+    """Raises InputError unless a row of `prompts.csv` has what an edit needs, and no more cells than columns."""
+    require(None not in row, f"{where} has more cells than there are columns: put texts with commas in quotes")
+    empty = [name for name in COLUMNS if not row.get(name)]
+    require(not empty, f"{where}: {', '.join(empty)} is empty or missing, of {', '.join(COLUMNS)}")
+    require("\0" not in "".join(filter(None, row.values())), f"{where} holds the character NUL: take it out")
+    longest = max((len(os.fsencode(part)) for part in Path(row["video"]).parts), default=0)
+    require(
+        longest <= LONGEST_NAME,
+        f"{where}: the video's name is {longest} bytes long, and {LONGEST_NAME} is the most: give it a shorter name",
+    )
 
 
 Entry = TypeVar("Entry")

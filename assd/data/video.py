@@ -1,5 +1,6 @@
 """Video in and out: PyAV for files, folders of frames as they are, uint8 RGB at this edge of the program."""
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -21,6 +22,10 @@ VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".avi", ".mov", ".mkv")
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 FOLDER_FPS = 24.0  # DAVIS's, where a folder of frames states none
 CRF = 12  # of H.264: visually lossless
+OPENED = {
+    "options": {"protocol_whitelist": "file"},  # a playlist that is named like a video asks no other computer
+    "metadata_errors": "replace",  # a title may be in any letters
+}
 
 
 @dataclass(frozen=True)
@@ -54,30 +59,32 @@ def read_video(path: Path, num_frames: int | None) -> Video:
     Raises InputError when there is no such file, it is no video, or it has fewer frames.
     """
     require(path.exists(), f"{path} does not exist (looked from {Path.cwd()})")
-    if path.is_dir():
-        frames, fps = read_folder(path, num_frames)
-    else:
-        frames, fps = read_file(path, num_frames)
+    require(path.is_file() or path.is_dir(), f"{path} is neither a file nor a folder: give one of them")
+    frames, fps = (read_folder if path.is_dir() else read_file)(path, num_frames)
+    require_one_size(frames, path)
     return Video(torch.from_numpy(np.stack(frames)), fps)
 
 
 def read_file(path: Path, num_frames: int | None) -> tuple[list[np.ndarray], float]:
     """Decodes the file once to count its frames, since headers lie, and once to keep the wanted ones."""
+    address = str(path.absolute())  # `12:30.mp4` would be taken for a protocol
     try:
-        with av.open(str(path)) as container:
+        with av.open(address, **OPENED) as container:
             require(bool(container.streams.video), f"{path} holds no video stream")
             rate = container.streams.video[0].average_rate or Fraction(FOLDER_FPS)
             count = sum(1 for _ in container.decode(video=0))
         require(count > 0, f"{path} holds no frame that can be decoded: the file is empty or cut off")
         wanted = evenly_spaced(count, num_frames or count, path)
-        with av.open(str(path)) as container:
+        with av.open(address, **OPENED) as container:
             chosen = set(wanted)
             kept = {i: upright(f) for i, f in enumerate(container.decode(video=0)) if i in chosen}
-    except av.FFmpegError as error:
+    except (av.FFmpegError, UnicodeError) as error:
+        said = getattr(error, "strerror", error)
         raise InputError(
-            f"{path} can't be read as a video ({error.strerror}): it may be cut off, empty, or of another kind. "
+            f"{path} can't be read as a video ({said}): it may be cut off, empty, or of another kind. "
             f"Known are {', '.join(VIDEO_SUFFIXES)} and folders of {', '.join(FRAME_SUFFIXES)}"
         ) from error
+    require(len(kept) == len(set(wanted)), f"{path} is damaged: it gives other frames each time. Get it again")
     return [kept[i] for i in wanted], sampled_rate(float(rate), count, len(wanted))
 
 
@@ -96,9 +103,7 @@ def read_folder(path: Path, num_frames: int | None) -> tuple[list[np.ndarray], f
     files = frame_files(path)
     require(bool(files), f"{path} holds no frames ({', '.join(FRAME_SUFFIXES)})")
     wanted = evenly_spaced(len(files), num_frames or len(files), path)
-    frames = [np.asarray(open_image(files[i]).convert("RGB")) for i in wanted]
-    require_one_size(frames, path)
-    return frames, sampled_rate(FOLDER_FPS, len(files), len(wanted))
+    return [in_colour(open_image(files[i])) for i in wanted], sampled_rate(FOLDER_FPS, len(files), len(wanted))
 
 
 def read_masks(path: Path, num_frames: int) -> Bool[Tensor, "n H W"]:
@@ -117,12 +122,24 @@ def require_one_size(frames: list[np.ndarray], path: Path) -> None:
 
 def open_image(path: Path) -> Image.Image:
     """An image file, or an InputError that names it."""
+    require(path.is_file(), f"{path} is no file: a folder of frames holds pictures alone")
     try:
-        image = Image.open(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path)
         image.load()
-    except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"{path} can't be read as an image ({error})") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"{path} claims to be larger than any frame ({error}): give smaller frames") from error
+    except Exception as error:  # decoders' own errors have no common ancestor
+        raise InputError(f"{path} can't be read as an image ({error}): get it again") from error
     return image
+
+
+def in_colour(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture as RGB bytes; of grey in 16 bits, which Pillow clips at 255, as its players show it."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    return np.asarray(image.convert("RGB"))
 
 
 def sampled_rate(fps: float, available: int, wanted: int) -> float:

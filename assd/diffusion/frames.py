@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from assd.errors import require
@@ -88,7 +88,7 @@ def attend_frames(
     return rearrange(attend(queries, keys, values, scale), "b m (f l) e -> (b f) m l e", f=f)
 
 
-def seen(tokens: Float[Tensor, "bf m l e"], table: FrameTable) -> Float[Tensor, "bf m k e"]:
+def seen(tokens: Shaped[Tensor, "bf m l e"], table: FrameTable) -> Shaped[Tensor, "bf m k e"]:
     """Of each frame the tokens of the frames in its row, joined in the row's order."""
     per_video = rearrange(tokens, "(b f) m l e -> b f m l e", f=len(table))
     chosen = per_video[:, index(tuple(map(tuple, table)), tokens.device)]
@@ -105,6 +105,7 @@ def project(
     attn: Attention, states: Float[Tensor, "bf l d"], context: Float[Tensor, "bf k c"] | None = None
 ) -> tuple[Float[Tensor, "bf m l e"], Float[Tensor, "bf m k e"], Float[Tensor, "bf m k e"]]:
     """Queries of the states, keys and values of the context, or of the states themselves; each apart by heads."""
+    assert attn.to_k is not None and attn.to_v is not None
     context = states if context is None else context
     projected = (attn.to_q(states), attn.to_k(context), attn.to_v(context))
     q, k, v = (rearrange(x, "bf l (m e) -> bf m l e", m=attn.heads) for x in projected)
@@ -126,6 +127,6 @@ def attention_map(q: Float[Tensor, "b m l e"], k: Float[Tensor, "b m k e"], scal
 def project_out(attn: Attention, attended: Float[Tensor, "bf m l e"]) -> Float[Tensor, "bf l d"]:
     """The heads joined, and the layer's output projection."""
     states = rearrange(attended, "bf m l e -> bf l (m e)")
-    for module in attn.to_out:
+    for module in attn.to_out or ():
         states = module(states)
     return states

@@ -97,10 +97,11 @@ def joined(links: Links, frames: int) -> Int[np.ndarray, "p f"]:
     number = rearrange(np.arange(len(links)), "(f hw) -> f hw", f=frames)
     track = np.full_like(number, NOWHERE)
     begun = 0
-    for here, cells in zip(track, number):
+    for frame, cells in enumerate(number):
+        here = track[frame]
         is_new = here == NOWHERE
         here[is_new] = begun + np.arange(is_new.sum())
-        begun += is_new.sum()
+        begun += int(is_new.sum())
         goes_on = links[cells] != NOWHERE
         track.reshape(-1)[links[cells][goes_on]] = here[goes_on]
     cells_of = np.full((begun, frames), NOWHERE)

@@ -91,7 +91,7 @@ class Annotator:
 def load_detector(detector: str, weights: str, device: str) -> Any:
     """A detector of controlnet_aux on a device. Raises InputError where package or weights are missing."""
     try:
-        import controlnet_aux  # noqa: PLC0415  (an optional package)
+        import controlnet_aux  # type: ignore[import-not-found]  # noqa: PLC0415  (an optional package)
     except ImportError as error:
         raise InputError(
             f"{detector} needs the package controlnet_aux ({error}). Install it with: pip install controlnet_aux. "

@@ -14,6 +14,7 @@ import huggingface_hub
 import torch
 from diffusers import AutoencoderKL, AutoModel, DDPMScheduler, UNet2DConditionModel, UNet3DConditionModel
 from open_clip.tokenizer import SimpleTokenizer
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -25,8 +26,10 @@ from assd.models.store import held
 from assd.models.unet import LatentDiffusion
 
 EMBEDDED = "pkg://"  # a folder inside an installed package, `pkg://assd.shapes/weights`
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 PRECISIONS = ("float32", "bfloat16", "float16")
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "laplace", "sigmoid")  # of diffusers' DDPMScheduler
 
 
 @held
@@ -105,18 +108,25 @@ class Repository:
 
     def parts(self, precision: torch.dtype) -> dict[str, Any]:
         """The constructor's parts. Raises InputError, which says how to fetch what is missing."""
+        folder = resolve_folder(self.path)
         try:
-            return self._parts(resolve_folder(self.path), precision)
-        except (OSError, ValueError) as error:
+            return self._parts(folder, precision)
+        except InputError:
+            raise
+        except Exception as error:  # what loaders say of a damaged file has no common ancestor
+            damaged = damaged_weights(Path(folder))
+            what = f"{', '.join(damaged)} is damaged or cut off: get it again ({error})" if damaged else str(error)
             folders = ", ".join(f"{part}/" for part in (self.unet, self.vae or "vae", self.text_encoder, "tokenizer"))
             raise InputError(
-                f"model path {self.path!r} can't be loaded: {error}\nIt must be a folder in diffusers' layout with "
+                f"model path {self.path!r} can't be loaded: {what}\nIt must be a folder in diffusers' layout with "
                 f"{folders} and scheduler/, or the hub id of one.{self.how_to_fetch()}"
             ) from error
 
     def _parts(self, folder: str, precision: torch.dtype) -> dict[str, Any]:
         transformers_logging.disable_progress_bar()
         is_local = Path(folder).is_dir()
+        if not is_local and not HUB_ID.fullmatch(self.path):
+            raise FileNotFoundError("there is no such folder")
         common: dict[str, Any] = {"revision": self.revision} if self.revision and not is_local else {}
         weights = common | {"torch_dtype": precision, "use_safetensors": None if self.allow_bin else True}
         if self.variant and (not is_local or any(Path(folder, self.unet).glob(f"*.{self.variant}.*"))):
@@ -126,13 +136,13 @@ class Repository:
             vae=AutoencoderKL.from_pretrained(folder, subfolder=self.vae, **weights) if self.vae else None,
             text_encoder=CLIPTextModel.from_pretrained(folder, subfolder=self.text_encoder, **weights),
             tokenizer=AutoTokenizer.from_pretrained(folder, subfolder="tokenizer", **common),
-            scheduler=DDPMScheduler.from_pretrained(folder, subfolder="scheduler", **common),
+            scheduler=scheduler(folder, **common),
             vae_config=complete(AutoencoderKL.load_config(folder, subfolder=self.vae or "vae", **common)),
         )
 
     def how_to_fetch(self) -> str:
         """What a person types to get a hub repository's files that are read; nothing for what looks like a folder."""
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.path) or Path(self.path).parent.is_dir():
+        if not HUB_ID.fullmatch(self.path) or Path(self.path).parent.is_dir():
             return ""
         suffixes = [f".{self.variant}.safetensors" if self.variant else ".safetensors"]
         suffixes += [".bin"] if self.allow_bin else []
@@ -144,6 +154,31 @@ class Repository:
         size = f" ({self.download})" if self.download else ""
         terms = f"\nIts licence is {self.licence}." if self.licence else ""
         return f"{offline}\nTo fetch it{size}:\n  {shlex.join(command)}{terms}"
+
+
+def damaged_weights(folder: Path) -> list[str]:
+    """The safetensors files of a model's folder whose header does not fit their content."""
+    damaged = []
+    for file in sorted(folder.glob("*/*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except SafetensorError:
+            damaged.append(str(file))
+    return damaged
+
+
+def scheduler(folder: str, **where: Any) -> DDPMScheduler:
+    """The noise schedule. Raises InputError for one that diffusers does not know."""
+    config = DDPMScheduler.load_config(folder, subfolder="scheduler", **where)
+    known = config.get("beta_schedule", BETA_SCHEDULES[0])
+    require(
+        known in BETA_SCHEDULES or config.get("trained_betas") is not None,
+        f"{folder}/scheduler: beta_schedule must be one of {', '.join(BETA_SCHEDULES)}; got {known!r}",
+    )
+    made = DDPMScheduler.from_config(config)
+    assert isinstance(made, DDPMScheduler)  # and no tuple, which is returned on request
+    return made
 
 
 def complete(vae_config: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+from safetensors import SafetensorError
 
 from assd.data.pairs import Footage, TextVideoPair
 from assd.errors import DivergedError, InputError, NotHereError, require
@@ -167,7 +168,7 @@ def explained(error: Exception, folder: EditDirectory) -> Exception:
             f"out of memory ({str(error).partition(chr(10))[0]}). Lower targets_together, model.num_frames, "
             f"model.height or model.width, take model.dtype=float16 on a GPU, or attention=none; nothing is lost"
         )
-    if isinstance(error, OSError):
+    if isinstance(error, (OSError, SafetensorError)):  # a full disk is either of them
         return InputError(f"{error}. Nothing that was finished is lost; the same command goes on when this is mended")
     with contextlib.suppress(OSError):
         write_text(folder.path / "traceback.txt", "".join(traceback.format_exception(error)))

@@ -63,9 +63,10 @@ def stopping_on_signals() -> Iterator[Stop]:
 
 def watched() -> list[int]:
     """SIGINT, SIGTERM, and the signal of a preemption where somebody handles it: by default it ends a program."""
-    preemption = getattr(signal, f"SIG{PREEMPTION}", None)
-    is_handled = preemption is not None and callable(signal.getsignal(preemption))
-    return [signal.SIGINT, signal.SIGTERM, *([preemption] if is_handled else [])]
+    preemption: int | None = getattr(signal, f"SIG{PREEMPTION}", None)
+    if preemption is None or not callable(signal.getsignal(preemption)):
+        return [signal.SIGINT, signal.SIGTERM]
+    return [signal.SIGINT, signal.SIGTERM, preemption]
 
 
 def hand_on(stopped: Stopped) -> None:

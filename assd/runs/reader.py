@@ -5,6 +5,7 @@ What a file holds is never trusted: a damaged one is an error that names it, and
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +34,26 @@ class FinishedEdit:
             return {}
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
-            require(record["status"] in (FINISHED, FAILED), f"{file}: unknown status {record['status']!r}")
+            require(record["status"] in (FINISHED, FAILED), f"unknown status {record['status']!r}")
+            texts = record["source_prompt"], record["target_prompt"], record.get("reason", "")
+            require(
+                all(isinstance(text, str) for text in texts), "source_prompt, target_prompt and reason must be texts"
+            )
             return record
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{file} is damaged ({type(error).__name__}: {error}): remove it, and the same command edits the pair "
                 f"again"
             ) from error
+
+    @property
+    def damage(self) -> str | None:
+        """What is wrong with edit.json; None where nothing is."""
+        try:
+            _ = self.record
+        except InputError as error:
+            return str(error)
+        return None
 
     @property
     def id(self) -> str:
@@ -64,7 +78,7 @@ class FinishedEdit:
     def video(self, name: str, suffix: str = ".mp4") -> Path | None:
         """The file of a video by its name, such as `source` or `edited`; None where there is none."""
         file = self.path / f"{name}{suffix}"
-        return file if file.is_file() else None
+        return file if is_own(file) else None
 
     @property
     def filmstrip(self) -> Path | None:
@@ -109,15 +123,27 @@ def read_config(file: Path) -> DictConfig:
     return cfg
 
 
+def read_dataset(run: Path) -> Mapping:
+    """What a run's configuration says of its dataset."""
+    dataset = read_config(run / CONFIG_YAML).get("dataset", {})
+    require(isinstance(dataset, Mapping), f"{run / CONFIG_YAML}: dataset must be a group of keys: restore it")
+    return dataset
+
+
 def is_run(path: Path) -> bool:
     """Whether a folder is a run directory."""
-    return (path / CONFIG_YAML).is_file()
+    return is_own(path / CONFIG_YAML)
+
+
+def is_own(file: Path) -> bool:
+    """Whether this is a file, and no link: a run that came from elsewhere brings nobody else's files into a report."""
+    return file.is_file() and not file.is_symlink()
 
 
 def read_environment(run: Path) -> dict:
     """environment.json, or an empty record. Raises InputError for a damaged file, which it names."""
     file = run / ENVIRONMENT_JSON
-    if not file.is_file():
+    if not is_own(file):
         return {}
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
@@ -137,6 +163,6 @@ def run_overrides(run: Path) -> list[str]:
     said = read_environment(run).get("overrides", [part for part in parts if part != "default"])
     require(
         isinstance(said, list) and all(isinstance(override, str) for override in said),
-        f"{run / ENVIRONMENT_JSON}: overrides must be a list of texts",
+        f"{run / ENVIRONMENT_JSON}: overrides must be a list of texts; restore it, or remove the run",
     )
     return said

@@ -5,6 +5,7 @@ import functools
 from assd.data.pairs import Canvas, Footage, Prompts, TextVideoPair, portion
 from assd.errors import require
 from assd.shapes.corpus import ClipPair, clip_pairs, tuning_pair
+from assd.shapes.motion import motion
 from assd.shapes.world import NUM_FRAMES, SIZE, render
 
 FPS = 8.0
@@ -64,4 +65,5 @@ def footage(pair: ClipPair, canvas: Canvas = CANVAS) -> Footage:
         changes="object" if "background" not in changed else "background" if len(changed) == 1 else "everything",
         asked={attribute: getattr(pair.target, attribute) for attribute in changed},
         bystander=source.bystander if pair.source.bystander else None,
+        flow=motion(pair.source),
     )

@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
-from assd.errors import one_sentence
+from assd.errors import one_sentence, require
 from assd.runs.sweep import sweep_runs
 from evaluation import report
+from evaluation.report.page import damaged
 
 
 @one_sentence()
@@ -19,7 +20,10 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--output", type=Path, default=Path(report.REPORT_HTML))
     options = parser.parse_args()
-    print(report.write_report([run for path in options.runs for run in (sweep_runs(path) or [path])], options.output))
+    runs = [run for path in options.runs for run in (sweep_runs(path) or [path])]
+    print(report.write_report(runs, options.output))
+    left_out = damaged(runs)
+    require(not left_out, f"the page is about the other pairs alone: {'; '.join(left_out)}")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from assd.errors import InputError
-from assd.runs.reader import CONFIG_YAML, FinishedEdit, edits_of, is_run, read_environment
+from assd.errors import InputError, require
+from assd.runs.reader import CONFIG_YAML, ENVIRONMENT_JSON, FinishedEdit, edits_of, is_run, read_environment
 from evaluation import intervals
 from evaluation.comparison import by_row, collect, failures, ordered, summarize
 from evaluation.scores import EDITED, SCORES_CSV, values
@@ -97,9 +97,16 @@ def data_uri(file: Path) -> str:
 def read_run(path: Path) -> Run:
     """Configuration and environment. Raises InputError where `path` is no run directory."""
     if not is_run(path):
-        raise InputError(f"{path} is no run directory: it has no {CONFIG_YAML}. Run directories lie in outputs/")
+        raise InputError(
+            f"{path} is no run directory: it has no {CONFIG_YAML} of its own. Run directories lie in outputs/"
+        )
     environment = read_environment(path)
-    command = f"python -m assd.run {shlex.join(environment.pop('command', [''])[1:])}"
+    said = environment.pop("command", [""])
+    require(
+        isinstance(said, list) and all(isinstance(word, str) for word in said),
+        f"{path / ENVIRONMENT_JSON}: command must be a list of texts; restore it, or remove the run",
+    )
+    command = f"python -m assd.run {shlex.join(said[1:])}"
     config = (path / CONFIG_YAML).read_text(encoding="utf-8")
     return Run(path.resolve().name, command, json.dumps(environment, indent=2), config)
 
@@ -107,11 +114,12 @@ def read_run(path: Path) -> Run:
 def read_pairs(paths: list[Path]) -> list[Pair]:
     """All pairs of all runs; of runs that differ in their seed alone, the first is shown."""
     pairs: dict[str, Pair] = {}
-    for edit in (edit for path in paths for edit in edits_of(path)):
+    for edit in (edit for path in paths for edit in edits_of(path) if not edit.damage):
         pairs.setdefault(edit.id, Pair(edit.id, *edit.prompts))
     shown = by_row(paths)
     for pair in pairs.values():
-        edits = {name: FinishedEdit(path / "edits" / pair.id) for name, path in shown.items()}
+        every = {name: FinishedEdit(path / "edits" / pair.id) for name, path in shown.items()}
+        edits = {name: edit for name, edit in every.items() if not edit.damage}
         pair.clips = clips(edits)
         for name, edit in edits.items():
             if edit.filmstrip:
@@ -120,6 +128,11 @@ def read_pairs(paths: list[Path]) -> list[Pair]:
             if edit.reason:
                 pair.problems.append(f"{name}: {edit.reason}")
     return list(pairs.values())
+
+
+def damaged(paths: list[Path]) -> list[str]:
+    """What is said of the pairs that can't be shown."""
+    return [edit.damage for path in paths for edit in edits_of(path) if edit.damage]
 
 
 def clips(edits: dict[str, FinishedEdit]) -> list[Clip]:
@@ -218,6 +231,6 @@ def page(title: str, paths: list[Path]) -> str:
         runs=runs,
         pairs=pairs,
         grid=methods_grid(scores) if scores is not None else None,
-        failures=failures(scores) if scores is not None else [],
+        failures=[*(failures(scores) if scores is not None else []), *damaged(paths)],
         plot=PLOT,
     )

@@ -169,7 +169,7 @@ def read_key(path: Path) -> Key:
         sheets = [[KeyTrial(**trial) for trial in sheet] for sheet in fields.pop("sheets")]
         return Key(**fields | {"sheets": sheets, "rule": Rule(**fields["rule"])})
     except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no key of a study ({error})") from error
+        raise InputError(f"{path} is no key of a study ({error}): `page` writes one; give it with --key") from error
 
 
 def beside(study: Path, name: str) -> Path:

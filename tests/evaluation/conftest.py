@@ -1,5 +1,8 @@
 """What tests of metrics share."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -14,3 +17,15 @@ def put_weights(monkeypatch, tmp_path):
         torch.save(network.state_dict(), tmp_path / "hub" / "checkpoints" / file)
 
     return put
+
+
+@pytest.fixture(scope="session")
+def perfect(finished_run, tmp_path_factory) -> Path:
+    """A run of one pair, whose edit is the true one."""
+    return finished_run(tmp_path_factory.mktemp("perfect") / "run", lambda known: known.truth, pairs=1)
+
+
+@pytest.fixture
+def perfect_run(perfect: Path, tmp_path: Path) -> Path:
+    """A copy of it, for a test that changes it."""
+    return Path(shutil.copytree(perfect, tmp_path / "run"))

@@ -1,12 +1,12 @@
-"""Known answers of the measures of """
+"""Known answers of the measures of"""
 
 import pytest
 import torch
 from torch.nn import functional as F
 from torchvision.models.optical_flow import raft_large
 
-from assd.errors import InputError
 from assd.data.flow import RaftFlow, dis_flow, enlarged
+from assd.errors import InputError
 from evaluation.metrics.motion import Flicker, WarpError, visible_in_both, warp
 from tests.evaluation.cases import BACKGROUND_PAIR, case, no_meaning, plain_case, source, texture
 

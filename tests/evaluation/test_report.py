@@ -20,7 +20,7 @@ def sweep(finished_run, tmp_path_factory):
     """Two scored runs, one of perfect edits and one that changed nothing, and a prompt that is a script."""
     folder = tmp_path_factory.mktemp("sweep")
     edits = {"ablation=full": lambda known: known.truth, "ablation=video_dds": lambda known: known.frames}
-    runs = [finished_run(folder / name, edit) for name, edit in edits.items()]
+    runs = [finished_run(folder / name, edit, overrides=[f"+{name}"]) for name, edit in edits.items()]
     record = next((runs[0] / "edits").glob("*/edit.json"))
     text = record.read_text()
     record.write_text(text.replace(re.search(r'"target_prompt": "(.*?)"', text)[1], EVIL.replace('"', '\\"')))
@@ -73,6 +73,7 @@ def browser():
 def opened(browser, page, **options):
     """The page in a window of its own, and the errors that its script makes."""
     window = browser.new_page(**options)
+    window.set_default_timeout(120_000)  # a machine with other work
     errors = []
     window.on("pageerror", lambda error: errors.append(str(error)))
     window.goto(page.as_uri())
@@ -85,7 +86,7 @@ def test_videos_play_in_step(browser, page):
     window, errors = opened(browser, page)
     times = "[...document.querySelector('.pair').querySelectorAll('video')].map(v => v.currentTime)"
     window.locator(".pair").first.scroll_into_view_if_needed()
-    window.wait_for_function(f"{times}.every(t => t > 0)", timeout=20_000)
+    window.wait_for_function(f"{times}.every(t => t > 0)", timeout=60_000)
     for _ in range(3):
         window.wait_for_timeout(300)
         now = window.evaluate(times)

@@ -1,27 +1,19 @@
 """Scores of run directories and of other programs' videos, without the editor."""
 
 import json
-import subprocess
-import sys
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from hydra.utils import instantiate
 
-from assd.config import composed
+from assd.config import known_targets
 from assd.data.video import to_bytes, write_video
-from assd.errors import InputError, NotHereError
-from assd.runs.directory import EditDirectory
+from assd.errors import InputError
 from assd.shapes.corpus import clip_pairs
 from assd.shapes.dataset import footage
-from evaluation.comparison import failures
 from evaluation.metrics.fidelity import IDENTICAL
-from evaluation.metrics.shapes import EditSuccess
 from evaluation.run import configuration, score
-from evaluation.scores import read_scores, score_edit, scored_by
+from evaluation.scores import read_scores
+from tests.commands import program
 
-ROOT = Path(__file__).parent.parent
 FIRST, SECOND = clip_pairs()[:2]
 
 
@@ -38,6 +30,7 @@ def scored(finished_run, tmp_path_factory):
     return run, score(run, [])
 
 
+@pytest.mark.end_to_end
 def test_the_unedited_source_stands_beside_the_edit(scored):
     """Edited, source and reconstruction are scored alike, from files without loss.
 
@@ -54,6 +47,7 @@ def test_the_unedited_source_stands_beside_the_edit(scored):
     assert set(scores.better) == {"higher", "lower"}
 
 
+@pytest.mark.end_to_end
 def test_scores_come_back_from_their_file(scored):
     """scores.csv holds what was returned, to the last digit."""
     run, scores = scored
@@ -79,32 +73,13 @@ def test_a_pair_without_result_is_a_row_with_its_reason(finished_run, tmp_path):
     assert scores[(scores.video == "source") & (scores.pair == SECOND.id)].value.notna().all()
 
 
-def test_a_metric_that_fails_is_a_row(finished_run, tmp_path):
-    """Its reason stands in the table, and the other metrics have their values."""
-
-    class Broken:
-        name, better = "broken", "higher"
-
-        def __call__(self, case):
-            raise RuntimeError("out of memory")
-
-    run = finished_run(tmp_path / "run", lambda known: known.truth, pairs=1)
-    pair = instantiate(composed(["dataset.limit=1"]).dataset)[0]
-    scores = score_edit(EditDirectory(run / "edits" / pair.id, pair), [Broken(), EditSuccess()])
-    edited = scores[scores.video == "edited"].set_index("metric")
-    assert edited.reason["broken"] == "RuntimeError: out of memory"
-    assert edited.value[EditSuccess.name] == 1
-    assert failures(scores.assign(method=scores.video))[2].startswith(f"edited: no broken for {pair.id}")
-    assert not scored_by(run / "edits" / pair.id, [Broken(), EditSuccess()])  # the same command tries it again
-
-
+@pytest.mark.end_to_end
 def test_another_programs_videos(tmp_path):
     """A folder of mp4 files named by pair is scored from the command line; a pair that is missing is a row."""
     write_video(tmp_path / f"{FIRST.id}.mp4", to_bytes(footage(FIRST).truth), 8.0)
-    command = [sys.executable, "-m", "evaluation.run", str(tmp_path), "dataset.limit=2", "metric=[edit_success,psnr]"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert "1 of 2" in ended.stdout
+    ended = program("-m", "evaluation.run", tmp_path, "dataset.limit=2", "metric=[edit_success,psnr]")
+    assert ended.code == 0, ended.text
+    assert "1 of 2" in ended.text
     scores = read_scores(tmp_path)
     assert by_metric(scores)("edit made") == 1
     missing = scores[(scores.pair == SECOND.id) & (scores.video == "edited")]
@@ -120,43 +95,78 @@ def test_folders_that_hold_no_edits(tmp_path):
         score(tmp_path / "nowhere", [])
 
 
-def test_one_setting_of_a_run_is_changed_alone(finished_run, tmp_path):
+def test_settings_of_scoring_are_changed_alone(finished_run, tmp_path):
     """`dataset.limit=1` leaves the run's other settings, `clip.label=` reaches every metric, and the page is new."""
-    run = finished_run(tmp_path / "run", lambda known: known.truth, overrides=["metric=[clip_text]"])
-    scores = score(run, ["dataset.limit=1", "clip.label=renamed"])
+    run = finished_run(tmp_path / "run", lambda known: known.truth)
+    scores = score(run, ["metric=[clip_text]", "dataset.limit=1", "clip.label=renamed"])
     assert set(scores.metric) == {"CLIP text (renamed, cosine)"}
     assert scores.pair.unique().tolist() == [FIRST.id]
     assert "CLIP text (renamed, cosine)" in (run / "report.html").read_text(encoding="utf-8")
 
 
-def test_scores_of_other_pairs_stay(finished_run, tmp_path):
-    """Scoring fewer pairs again loses nothing; neither does a source video that is not there any more."""
-    run = finished_run(tmp_path / "run", lambda known: known.truth, overrides=["metric=[edit_success]"])
-    before = score(run, [])
-    score(run, ["dataset.limit=1"])
-    assert read_scores(run).equals(before)
-
-    def gone():
-        raise NotHereError("moved")
-
-    pair = replace(instantiate(composed(["dataset.limit=1"]).dataset)[0], read=gone)
-    kept = score_edit(EditDirectory(run / "edits" / pair.id, pair), [EditSuccess()])
-    assert by_metric(kept)("edit made") == 1
+def test_a_run_is_composed_again_from_its_overrides(finished_run, tmp_path):
+    """Its experiment, its dataset and the number of its pairs; with which method it was edited is not asked."""
+    made_by = ["+experiment=quick", "+ablation=no_smoothing", "seed=3", "dataset.split=tuning"]
+    run = finished_run(tmp_path / "renamed", lambda known: known.truth, pairs=1, overrides=made_by)
+    environment = json.loads((run / "environment.json").read_text())
+    environment["overrides"] += ["method=of_ones_own", "method.strength=3"]
+    (run / "environment.json").write_text(json.dumps(environment))
+    cfg = configuration(run, [])
+    assert (cfg.dataset.split, cfg.dataset.limit, cfg.seed) == ("tuning", 1, 3)
 
 
-def test_what_is_left_out_and_what_is_chosen_anew(finished_run, tmp_path):
+def test_what_is_left_out_and_what_is_chosen_anew(perfect_run):
     """`~metric.psnr` drops one metric; a group's own values may stand before or after its choice."""
-    run = finished_run(tmp_path / "run", lambda known: known.truth, overrides=["metric=[psnr,edit_success]"])
-    assert list(configuration(run, ["~metric.psnr"]).metric) == ["edit_success"]
+    assert "psnr" not in configuration(perfect_run, ["~metric.psnr"]).metric
+    assert list(configuration(perfect_run, ["metric=[psnr,edit_success]", "~metric.psnr_five"]).metric) == [
+        "psnr", "psnr_reconstruction", "psnr_object", "edit_success",
+    ]  # fmt: skip
     prompts = ["dataset.source_prompt=a", "dataset.target_prompt=b"]
-    cfg = configuration(run, [*prompts, "dataset=video", "dataset.path=cat.mp4", "device=cuda"])
+    cfg = configuration(perfect_run, [*prompts, "dataset=video", "dataset.path=cat.mp4", "device=cuda"])
     assert (cfg.dataset.path, cfg.dataset.source_prompt) == ("cat.mp4", "a")
-    with_flow = configuration(run, ["metric=[warp_error]", "device=cpu"])
+    with_flow = configuration(perfect_run, ["metric=[warp_error]", "device=cpu"])
     assert with_flow.metric.warp_error.device == "cpu"
 
 
-def test_a_runs_own_settings_stay(scored):
+def test_a_runs_own_settings_stay(perfect_run):
     """What made the edits can't be changed by scoring them."""
-    run, _ = scored
-    with pytest.raises(InputError, match="method can't be changed"):
-        score(run, ["method.num_steps=3"])
+    for override in ("method.num_steps=3", "+ablation=full", "model=modelscope"):
+        with pytest.raises(InputError, match="can't be changed for a run that is there"):
+            score(perfect_run, [override])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["dataset._target_=pandas.read_pickle", "+dataset.filepath_or_buffer={pickle}"],
+        ["metric.clip_text._target_=pandas.read_pickle", "+metric.clip_text.filepath_or_buffer={pickle}"],
+        ["clip._target_=pandas.read_pickle", "+clip.filepath_or_buffer={pickle}"],
+        ["+metric.evil={{_target_: pandas.read_pickle, filepath_or_buffer: '{pickle}'}}"],
+    ],
+)
+def test_a_strangers_run_runs_no_code(perfect_run, tmp_path, overrides):
+    """A run directory may name anything: what conf/ does not name is refused, and the pickle is not loaded."""
+    owned = tmp_path / "owned"
+    (tmp_path / "evil.pkl").write_bytes(b"cbuiltins\nopen\n(V" + str(owned).encode() + b"\nVw\ntR.")
+    said = [override.format(pickle=tmp_path / "evil.pkl").lstrip("+") for override in overrides]
+    environment = perfect_run / "environment.json"
+    environment.write_text(json.dumps(json.loads(environment.read_text()) | {"overrides": said}))
+    with pytest.raises(InputError, match=r"pandas\.read_pickle, which no file of conf/ names.*--trust"):
+        score(perfect_run, [])
+    assert not owned.exists()
+    assert configuration(perfect_run, [], trust=True) is not None
+
+
+def test_a_strangers_configuration_is_not_instantiated(perfect_run):
+    """config.yaml is a record: what stands there as a target is never built."""
+    text = (perfect_run / "config.yaml").read_text()
+    target = "_target_: assd.shapes.dataset.shapes"
+    assert target in text
+    (perfect_run / "config.yaml").write_text(text.replace(target, "_target_: pandas.read_pickle"))
+    assert configuration(perfect_run, []).dataset._target_ == "assd.shapes.dataset.shapes"
+
+
+def test_every_target_of_this_project_is_known():
+    """What is refused is what no file of conf/ names, and nothing else."""
+    assert {"assd.shapes.dataset.shapes", "evaluation.metrics.fidelity.Fidelity"} <= known_targets()
+    assert "pandas.read_pickle" not in known_targets()

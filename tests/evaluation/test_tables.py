@@ -130,7 +130,8 @@ def test_a_metric_that_broke_is_named(tmp_path):
     broke = [row(pair, "edited", METRIC, "higher", reason="RuntimeError: no memory") for pair in "ab"]
     senseless = [row("a", "edited", "flicker", "lower", reason=f"{NO_MEANING}a single frame")]
     folder = run(tmp_path / "ablation=full", [*broke, *senseless])
-    assert comparison.failures(comparison.collect([folder])) == [f"full: no {METRIC} for a, b (RuntimeError: no memory)"]
+    said = comparison.failures(comparison.collect([folder]))
+    assert said == [f"full: no {METRIC} for a, b (RuntimeError: no memory)"]
 
 
 def test_the_sources_of_several_sizes_are_rows_of_their_own(tmp_path):
@@ -192,7 +193,8 @@ def test_runs_of_one_name_are_not_one_method(tmp_path):
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
 def test_latex_compiles(runs, tmp_path):
     """With booktabs alone, also where a name holds characters that mean something in LaTeX."""
-    body = tables.render(comparison.summarize(comparison.collect(runs), "video_dds"), "latex", "video_dds", ["a_b: 100 % #1"])
+    summary = comparison.summarize(comparison.collect(runs), "video_dds")
+    body = tables.render(summary, "latex", "video_dds", ["a_b: 100 % #1"])
     text = r"\documentclass{article}\usepackage{booktabs}\begin{document}" + body + r"\end{document}"
     (tmp_path / "table.tex").write_text(text)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]

@@ -242,6 +242,7 @@ def test_targets_share_the_inversion_and_come_out_as_alone(flatten, model):
 
 
 @pytest.mark.parametrize("changes", [{}, dict(store="recompute"), dict(shifted_levels=True, match_by_position=True)])
+@pytest.mark.end_to_end
 def test_an_edit_goes_on_from_every_phase_bit_for_bit(flatten, published_model, changes):
     kept = [[], []]
 

@@ -140,7 +140,7 @@ def test_options_out_of_range(name, value):
 
 
 def test_a_video_model_survives_the_round_trip(tiny_video_model):
-    """Through diffusers' own networks, v-prediction and a schedule that ends in pure noise: finite, of the right shape."""
+    """Through diffusers' own networks, v-prediction and a schedule that ends in pure noise it is finite."""
     reconstruct = Reconstruction(
         model=tiny_video_model, inversion=True, sampling_steps=2, network_time="source", checkpoint_every=9,
         checkpoint_seconds=1e9,

@@ -192,6 +192,7 @@ def test_of_a_video_that_stands_still_every_frame_is_the_edit_of_one(tokenflow, 
     torch.testing.assert_close(Z, one.expand_as(Z), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.end_to_end
 def test_several_targets_invert_once_and_come_out_as_alone(model, tokenflow, moving):
     requests = [Request(STAR), Request(BLUE)]
     method = tokenflow()
@@ -205,6 +206,7 @@ def test_several_targets_invert_once_and_come_out_as_alone(model, tokenflow, mov
 
 
 @pytest.mark.parametrize("start", ["inverted", "renoised", "noise"])
+@pytest.mark.end_to_end
 def test_an_edit_that_was_interrupted_goes_on_with_the_same_bits(tokenflow, moving, start):
     method, kept, targets = tokenflow(start=start), {}, (STAR, BLUE)
 

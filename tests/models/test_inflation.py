@@ -79,10 +79,10 @@ def test_after_an_error_the_network_is_as_before(unet, predict):
     before, parameters = predict(unet), dict(unet.named_parameters())
     query = next(name for name in parameters if name.endswith("attn1.to_q.weight"))
     mine = {query: nn.Parameter(torch.zeros_like(parameters[query]))} | random_weights(unet)
-    with pytest.raises(ZeroDivisionError):
-        with temporal_attention(unet, FRAMES), weights_on(unet, mine), joint_group_norm(unet, FRAMES):
-            assert unet.get_parameter(query) is mine[query]
-            raise ZeroDivisionError
+    inflated = temporal_attention(unet, FRAMES), weights_on(unet, mine), joint_group_norm(unet, FRAMES)
+    with pytest.raises(ZeroDivisionError), inflated[0], inflated[1], inflated[2]:
+        assert unet.get_parameter(query) is mine[query]
+        raise ZeroDivisionError
     assert all(parameter is parameters[name] for name, parameter in unet.named_parameters())
     assert len(dict(unet.named_parameters())) == len(parameters)
     assert torch.equal(predict(unet), before)

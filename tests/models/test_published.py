@@ -188,6 +188,7 @@ def test_bin_files_need_permission_and_run_nothing(saved, tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.end_to_end
 def test_models_of_different_schedules_are_refused(saved, tmp_path):
     """At one t their Z_t would differ: an error when the run is configured, and no silent gradient."""
     image_pipeline(beta_end=0.02).to(torch.float16).save_pretrained(tmp_path / "other", variant="fp16")

@@ -65,3 +65,17 @@ def test_what_the_world_does_not_have(change):
     (pair,) = shapes(**SIZE, limit=1)
     with pytest.raises(InputError, match="16 frames of 64 x 64"):
         pair.read(Canvas(16, 64, 64))
+
+
+def test_shards_share_the_pairs_out():
+    """Three jobs together edit each of the first ten pairs once, none of them two; `limit` counts before."""
+    shards = [[pair.id for pair in shapes(**SIZE, limit=10, shard=f"{i}/3")] for i in (1, 2, 3)]
+    assert sorted(name for shard in shards for name in shard) == [pair.id for pair in shapes(**SIZE, limit=10)]
+    assert [len(shard) for shard in shards] == [4, 3, 3]
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/0", "a/b", "1/2/3"])
+def test_a_shard_that_is_none_is_refused(shard):
+    """By name, with its form."""
+    with pytest.raises(InputError, match=r"dataset\.shard must be i/n"):
+        shapes(**SIZE, shard=shard)

@@ -19,6 +19,8 @@ from evaluation.study.render import SIMULATED, table, write_all
 from evaluation.study.simulate import Raters, random_clicker
 from evaluation.study.strengths import chosen_best, davidson, shares
 
+pytestmark = pytest.mark.end_to_end
+
 DUELS = [(0, 1), (0, 2), (1, 2)]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 
 import av
 import pytest
@@ -12,6 +13,9 @@ from evaluation.study.answers import read_sessions
 from evaluation.study.clips import read_frames, write_frames
 from evaluation.study.edits import comparable, named_runs
 from evaluation.study.key import read_key
+from evaluation.study.server import make_server
+
+pytestmark = pytest.mark.end_to_end
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 KEYS = ("ArrowLeft", "ArrowDown", "ArrowRight")
@@ -116,7 +120,7 @@ def browser():
 
 def opened(context, address):
     """The page, and the errors that its script makes. A busy machine gets its time."""
-    context.set_default_timeout(120_000)
+    context.set_default_timeout(60_000)
     window = context.new_page()
     errors = []
     window.on("pageerror", lambda error: errors.append(str(error)))
@@ -192,17 +196,44 @@ def test_by_touch(browser, study):
     """Tapped answers count, can be changed, and Next waits for all three; without ?rater a sheet is drawn."""
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     window, errors = opened(context, (study[0] / "index.html").as_uri())
-    window.locator("#begin").tap()
+    window.locator("#begin").tap(force=True)
     window.wait_for_function("ready()")
     for question, value in (("alignment", "0"), ("consistency", "none"), ("alignment", "1")):
-        window.locator(f"input[name={question}][value='{value}'] + span").tap()
+        window.locator(f"label:has(input[name={question}][value='{value}'])").tap(force=True)
     assert window.locator("#next").is_disabled()
-    window.locator("input[name=preservation][value='0'] + span").tap()
-    window.locator("#next").tap()
+    window.locator("label:has(input[name=preservation][value='0'])").tap(force=True)
+    window.locator("#next").tap(force=True)
     assert window.evaluate("session.answers[0].choices") == {"alignment": 1, "consistency": None, "preservation": 0}
     assert window.evaluate("session.rater").startswith("anonymous-")
     assert not errors
     context.close()
+
+
+def test_answers_reach_the_server(browser, study, tmp_path):
+    """The server gives the sheet, and gets every answer as it is given; those that the network lost come later."""
+    folder, key = study
+    server = make_server(folder, folder.with_name("study-key.json"), tmp_path / "answers.jsonl", "127.0.0.1", 0)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+    server.RequestHandlerClass.keywords["answers"].assign("earlier")
+    context = browser.new_context()
+    asked = []
+    context.on("request", lambda request: asked.append(request.url))
+    window, errors = opened(context, f"http://127.0.0.1:{server.server_address[1]}/?rater=kim")
+    window.wait_for_selector("#begin:focus")
+    window.keyboard.press("Enter")
+    window.route("**/answers", lambda route: route.abort())
+    for place in range(len(key.sheets[1])):
+        if place == 3:
+            window.unroute("**/answers")
+        answer(window, place)
+        window.keyboard.press("Enter")
+    window.wait_for_function("document.getElementById('delivery').textContent.startsWith('All your answers')")
+    sessions, refused = read_sessions([tmp_path / "answers.jsonl"], key)
+    assert [(session.rater, session.sheet, len(session.answers)) for session in sessions] == [("kim", 1, 7)]
+    assert not refused and not errors and not names_in(" ".join(asked))
+    context.close()
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_clip_that_is_missing_is_said(browser, study, tmp_path):

@@ -22,6 +22,8 @@ from evaluation.study.plan import Plan
 from evaluation.study.server import LARGEST, make_server
 from evaluation.study.store import Answers, read_lines
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).parents[2]
 KILLS = 50
 

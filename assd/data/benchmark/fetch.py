@@ -1,13 +1,13 @@
 """Downloads that go on where they stopped, of DAVIS-2017, and archives that are unpacked whole or not at all."""
 
 import contextlib
+import errno
 import hashlib
 import http.client
 import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +32,10 @@ def download(url: str, file: Path, sha256: str | None = None) -> None:
     part = file.with_name(file.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    except ValueError as error:
+        raise InputError(f"{url!r} is no address ({error}): give another one with --url") from error
     columns = (TextColumn(file.name), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     try:
         with urllib.request.urlopen(request, timeout=60) as response, Progress(*columns, console=console) as bar:
@@ -85,7 +88,9 @@ def unpacked(file: Path, root: Path) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(file) as archive:
                 archive.extractall(folder)
-        except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        except Exception as error:  # what is said of damaged zip files has no common ancestor
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a full disk; the other is a bad offset
+                raise
             raise InputError(f"{file} is no zip file, or a damaged one ({error}): get it again") from error
         yield Path(folder)
 

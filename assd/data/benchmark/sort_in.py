@@ -7,8 +7,8 @@ from pathlib import Path
 from assd.data.benchmark.fetch import unpacked
 from assd.data.benchmark.manifest import DAVIS, SOURCES, Entry, manifest
 from assd.data.pairs import DAVIS_MASKS, davis_masks
-from assd.data.video import VIDEO_SUFFIXES, frame_files
-from assd.errors import require
+from assd.data.video import VIDEO_SUFFIXES, frame_files, read_video
+from assd.errors import InputError, require
 
 
 def import_clips(root: Path, path: Path) -> list[str]:
@@ -17,6 +17,8 @@ def import_clips(root: Path, path: Path) -> list[str]:
     A file `<clip>.mp4` or the like, or a folder of frames `<clip>`, is the clip; of Shutterstock the name may have more
     around the number. Of DAVIS it is the folder below `JPEGImages` where there is one, with its masks, the one of 480p
     first. Clips that are already here stay as they are.
+
+    Raises InputError, when the others are taken, for what has the name of a clip and can't be read as one.
     """
     path = path.resolve()
     require(path.exists(), f"{path} does not exist: give a folder of clips, or a zip file of them")
@@ -27,17 +29,27 @@ def import_clips(root: Path, path: Path) -> list[str]:
     for clip in clips_below(path):
         for name in names_of(clip):
             found.setdefault(name, []).append(clip)
-    taken = []
+    taken, refused = [], {}
     for entry in manifest("extended"):
         clips = [clip for clip in found.get(entry.clip, []) if belongs(clip, entry)]
         if entry.locate(root) or not clips:
             continue
         clip = max(clips, key=lambda clip: ("JPEGImages" in clip.parts, "480p" in clip.parts))
+        try:
+            read_video(clip, 1)
+        except InputError as error:
+            refused[clip] = str(error)
+            continue
         if entry.source == DAVIS and "JPEGImages" in clip.parts and (masks := davis_masks(clip.parents[2], clip)):
             place(masks, root / SOURCES[DAVIS].folder / DAVIS_MASKS / entry.identifier)  # before the clip is there
         home = entry.home(root)
         place(clip, home if clip.is_dir() else home.with_name(home.name + clip.suffix.lower()))
         taken.append(entry.identifier)
+    require(
+        not refused,
+        f"taken: {', '.join(taken) or 'nothing'}. These have the name of a clip and can't be read, so get them again: "
+        f"{'; '.join(refused.values())}",
+    )
     return taken
 
 

@@ -3,17 +3,16 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-import cv2
-import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
-from assd.data.video import to_bytes
+from assd.data.flow import dis_flow
 
-Interpolation: TypeAlias = Callable[[Float[Tensor, "3 H W"], Float[Tensor, "3 H W"]], Float[Tensor, "3 H W"]]
-"""Makes the frame between two; all are pixels in [-1, 1]."""
+Interpolation: TypeAlias = Callable[[Float[Tensor, "n 3 H W"], Float[Tensor, "n 3 H W"]], Float[Tensor, "n 3 H W"]]
+"""Makes the frame between two, for several pairs; all are pixels in [-1, 1]."""
 
 
 def triples(frames: int, step: int) -> list[tuple[int, int, int]]:
@@ -33,40 +32,34 @@ def triples(frames: int, step: int) -> list[tuple[int, int, int]]:
 def smoothed(pixels: Float[Tensor, "n 3 H W"], step: int, between: Interpolation) -> Float[Tensor, "n 3 H W"]:
     """The video with this step's frames interpolated from the other ones."""
     result = pixels.clone()
-    for left, right, target in triples(len(pixels), step):
+    if chosen := triples(len(pixels), step):
+        left, right, target = map(list, zip(*chosen))
         result[target] = between(pixels[left], pixels[right])
     return result
 
 
-def average(left: Float[Tensor, "3 H W"], right: Float[Tensor, "3 H W"]) -> Float[Tensor, "3 H W"]:
+def average(left: Float[Tensor, "n 3 H W"], right: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 3 H W"]:
     """The mean of both."""
     return (left + right) / 2
 
 
-def flow_based(left: Float[Tensor, "3 H W"], right: Float[Tensor, "3 H W"]) -> Float[Tensor, "3 H W"]:
-    """The mean of both, each first moved half of its way to the other.
+def flow_based(left: Float[Tensor, "n 3 H W"], right: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 3 H W"]:
+    """The mean of both, each first moved half of its way to the other, which optical flow by OpenCV finds.
 
-    The way is optical flow by dense inverse search (Kroeger et al. 2016), as OpenCV has it. That the flow of a point
-    half-way is that of the pixel there is exact where neighbouring pixels move alike.
+    It takes for the flow of a point half-way that of the pixel there: exact where neighbouring pixels move alike.
     """
-    return average(moved_half(left, flow(left, right)), moved_half(right, flow(right, left)))
+    return average(moved_half(left, dis_flow(left, right)), moved_half(right, dis_flow(right, left)))
 
 
-def flow(first: Float[Tensor, "3 H W"], second: Float[Tensor, "3 H W"]) -> Float[np.ndarray, "H W xy"]:
-    """By how many pixels (x, y) each point of `first` moves until `second`."""
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]
-    grey = [cv2.cvtColor(frame.numpy(), cv2.COLOR_RGB2GRAY) for frame in to_bytes(torch.stack([first, second]))]
-    return search.calc(*grey, None)
-
-
-def moved_half(frame: Float[Tensor, "3 H W"], way: Float[np.ndarray, "H W xy"]) -> Float[Tensor, "3 H W"]:
-    """A frame, its points moved by half of the flow; what comes from outside continues the border."""
-    height, width = way.shape[:2]
-    here = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
-    origin = (here - way / 2).astype(np.float32)
-    picture = np.ascontiguousarray(rearrange(frame, "c H W -> H W c").numpy())
-    there = cv2.remap(picture, origin, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return rearrange(torch.from_numpy(there), "H W c -> c H W")
+def moved_half(frames: Float[Tensor, "n 3 H W"], flow: Float[Tensor, "n 2 H W"]) -> Float[Tensor, "n 3 H W"]:
+    """The frames, their points moved by half of the flow; what comes from outside continues the border."""
+    height, width = frames.shape[-2:]
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    origin = torch.stack([columns, rows]) - flow / 2
+    last = torch.tensor([width - 1, height - 1])
+    return F.grid_sample(
+        frames, 2 * rearrange(origin, "n xy H W -> n H W xy") / last - 1, padding_mode="border", align_corners=True
+    )
 
 
 INTERPOLATIONS: dict[str, Interpolation] = {"flow": flow_based, "average": average}

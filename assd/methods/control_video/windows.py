@@ -1,12 +1,10 @@
 """How ControlVideo's hierarchical sampler divides a long video, and which frames of a clip its attention sees."""
 
 import itertools
-from typing import Literal
 
 from assd.diffusion.frames import FrameTable
 
-Sees = Literal["keys", "first_and_last"]
-SEES = ("keys", "first_and_last")
+SEEN = {"keys": (0, 1), "first_and_last": (0, -1)}  # positions in a window's clip
 SHORTEST = 3  # of a window: its two key frames, and one between
 
 
@@ -28,7 +26,7 @@ def window_clips(keys: list[int]) -> list[list[int]]:
     return [[left, right, *range(left + 1, right)] for left, right in itertools.pairwise(keys) if right - left > 1]
 
 
-def window_table(frames: int, sees: Sees) -> FrameTable:
+def window_table(frames: int, sees: str) -> FrameTable:
     """Of a window's clip: all frames see its two key frames, or the first of them and the clip's last frame.
 
     A clip's last frame is one between the key frames, so that `first_and_last` leaves the second key frame unseen.
@@ -36,4 +34,4 @@ def window_table(frames: int, sees: Sees) -> FrameTable:
     >>> window_table(4, "keys"), window_table(4, "first_and_last")
     ([[0, 1], [0, 1], [0, 1], [0, 1]], [[0, 3], [0, 3], [0, 3], [0, 3]])
     """
-    return [[0, 1 if sees == "keys" else frames - 1]] * frames
+    return [[range(frames)[position] for position in SEEN[sees]]] * frames

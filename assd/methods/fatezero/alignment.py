@@ -41,7 +41,7 @@ class Tokens:
 
 def read_tokens(model: Model, prompt: str) -> Tokens:
     """A prompt by a model's tokenizer. What the text encoder cuts has no positions."""
-    tokenizer: PreTrainedTokenizerBase = model.tokenizer
+    tokenizer: PreTrainedTokenizerBase = getattr(model, "tokenizer")  # noqa: B009  (no part of the contract)
     length = tokenizer.model_max_length
     words, begin = [], 1
     for word in prompt.split(" "):

@@ -1,7 +1,7 @@
 """What one edit does to the attention maps of its conditional half, and to its latent (FateZero, section 3).
 
 S is a map of the source video, from the inversion step to the same timestep; E the edit's own. Axes beside those of
-`assd`: m heads, q queries, k keys.
+`assd`: m heads, q queries, k keys, r and s rows and columns of the layers that masks come from.
 """
 
 import functools
@@ -81,7 +81,8 @@ class ControlledStep:
 
     def __init__(self, control: Control, step: int, layers: Layers, source: Source):
         self.control, self.step, self.layers, self.source = control, step, layers, source
-        self.masking: list[Map] = []  # the edit's own maps of the layers that masks come from
+        self.masking: list[Map] = []  # the edit's own maps of the new words, in the layers that masks come from
+        self.masks: dict[Grid, Tensor] = {}
 
     def __call__(self, name: str, maps: Map) -> Map:
         """Changes the maps of the conditional half, which stand last, in place."""
@@ -103,29 +104,30 @@ class ControlledStep:
         return blend(E, S, rearrange(self.source_mask(self.layers.grid(name)), "f h w -> f 1 (h w) 1"))
 
     @functools.cached_property
-    def source_words(self) -> Float[Tensor, "f h w"]:
+    def source_words(self) -> Float[Tensor, "f r s"]:
         """Where the source video attends to the words that are gone."""
         return self.attended([self.source(name) for name in self.layers.mask_layers], self.control.gone)
 
     @property
-    def target_words(self) -> Float[Tensor, "f h w"]:
+    def target_words(self) -> Float[Tensor, "f r s"]:
         """Where the edit, before its maps were changed, attended to the new words."""
         return self.attended(self.masking, tuple(range(len(self.control.new))))
 
-    def attended(self, maps: Sequence[Map], positions: Positions) -> Float[Tensor, "f h w"]:
+    def attended(self, maps: Sequence[Map], positions: Positions) -> Float[Tensor, "f r s"]:
         """A word map on the grid of the layers that masks come from."""
         return word_map(maps, positions, self.layers.grid(self.layers.mask_layers[0]))
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019, as many as there are levels, and a step lives as long as it takes
     def source_mask(self, grid: Grid) -> Bool[Tensor, "f h w"]:
         """The mask of the words that are gone."""
-        return mask(self.source_words, grid, self.control.threshold)
+        if grid not in self.masks:
+            self.masks[grid] = mask(self.source_words, grid, self.control.threshold)
+        return self.masks[grid]
 
     def blended(
         self,
         z: Float[Tensor, "b c f h w"],
         z_inv: Float[Tensor, "b c f h w"],
-        target_words: Float[Tensor, "f h w"],
+        target_words: Float[Tensor, "f r s"],
     ) -> Float[Tensor, "b c f h w"]:
         """The latent after the step, z_inv outside the masks of the words that are gone and of the new ones (Eq. 7).
 
@@ -135,7 +137,7 @@ class ControlledStep:
             return z
         return blend(z, z_inv, self.latent_mask(target_words))
 
-    def latent_mask(self, target_words: Float[Tensor, "f h w"]) -> Bool[Tensor, "f h w"]:
+    def latent_mask(self, target_words: Float[Tensor, "f r s"]) -> Bool[Tensor, "f h w"]:
         """The union of both masks, on the latent's grid."""
         grid = (self.layers.height, self.layers.width)
         return self.source_mask(grid) | mask(target_words, grid, self.control.threshold)

@@ -1,7 +1,7 @@
 """FateZero: DDIM inversion that keeps the attention maps, and sampling that takes them over."""
 
-import functools
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +23,11 @@ from assd.methods.fatezero.layers import KeyFrames, Layers, frame_table
 from assd.methods.fatezero.maps import SourceMaps, Tap, check_store
 from assd.methods.fatezero.options import alignment, cross_windows, equalized, masked_words, mode
 from assd.methods.fatezero.schedule import cross_shares, equalizer, read_window
-from assd.methods.fatezero.temporal import read_weights, video_network
+from assd.methods.fatezero.state import Branch, Inversion, resumed_trajectory
+from assd.methods.fatezero.temporal import in_place_of, read_weights, video_network
 from assd.methods.method import Advance, Checkpoint, Edit, Request, ignore_progress
 from assd.methods.recorder import Recorder, check_checkpoints
+from assd.methods.tune_a_video.tuning import Tuning
 from assd.models.inflation import Weights, image_unet, temporal_weights
 
 ADVICE = "Try dtype float32 in the model, or a smaller guidance_scale"
@@ -54,7 +56,8 @@ class FateZero:
     store           place of the source video's maps: `device`, `cpu`, `disk`; or `recompute`, which keeps none and
                     costs one more pass of the network a step
     store_limit_gib  the most that they may take there
-    tuned_weights   safetensors file of tuned weights, also of temporal layers; None edits zero-shot
+    tuning          of Tune-A-Video, on the source video first, as changes of shape ask for; None edits zero-shot
+    tuned_weights   instead, a safetensors file of tuned weights, also of temporal layers
     random_temporal_bias, cross_window_one_step_longer, padding_copies_words, unshifted_tail, blend_one_step_noisier
                     what the published code does beside the paper, see conf/method/fatezero.yaml
     """
@@ -81,6 +84,7 @@ class FateZero:
     store_limit_gib: float
     checkpoint_every: int
     checkpoint_seconds: float
+    tuning: Tuning | None = None
     tuned_weights: str | None = None
     random_temporal_bias: bool = False
     cross_window_one_step_longer: bool = False
@@ -95,13 +99,16 @@ class FateZero:
         require(self.blend_threshold >= 0, f"blend_threshold must be >= 0; got {self.blend_threshold}")
         places = (*PLACES, RECOMPUTE)
         require(self.store in places, f"store must be one of {', '.join(places)}; got {self.store!r}")
+        require(self.tuning is None or self.tuned_weights is None, "tuning and tuned_weights cannot both be given")
+        if self.tuning is not None:
+            self.tuning.check(self.model)
         check_scale(self.guidance_scale)
         check_checkpoints(self.checkpoint_every, self.checkpoint_seconds)
 
     @property
     def num_steps(self) -> int:
-        """Inversion and sampling."""
-        return 2 * self.sampling_steps
+        """Tuning, inversion and sampling."""
+        return self.tuning_steps + 2 * self.sampling_steps
 
     @property
     def canvas(self) -> Canvas:
@@ -112,15 +119,6 @@ class FateZero:
     def unet(self) -> UNet2DConditionModel:
         """The model's network."""
         return image_unet(self.model, "FateZero")
-
-    @functools.cached_property
-    def weights(self) -> Weights:
-        """What the network has beside its own weights, or instead of them."""
-        if self.tuned_weights is not None:
-            return read_weights(Path(self.tuned_weights), self.unet)
-        if not self.random_temporal_bias:
-            return {}
-        return temporal_weights(self.unet, (self.seed, "FateZero"), random_bias=True, suffix="temporal")
 
     @torch.no_grad()
     def __call__(
@@ -175,31 +173,35 @@ class FateZero:
         controls: Sequence[Control],
         recorder: Recorder,
     ) -> list[Float[Tensor, "c f h w"]]:
-        """Inversion, then the sampling of all edits, a step of each at a time; from where they stopped."""
-        resume = requests[0].resume
-        trajectory = list(resume["trajectory"].to(Z_ref.device)[:, None]) if resume else [Z_ref[None]]
-        layers, tap = self.layers(Z_ref), Tap()
-        maps = self.source_maps(source, controls, layers, tap, trajectory)
-        with (
-            video_network(self.unet, layers.frames, self.weights),
-            processors_on(self.unet, layers.processors(tap)),
-        ):
-            self.invert(source, trajectory, maps, recorder)
-            branches = [Branch.begun(r, control, trajectory[-1]) for r, control in zip(requests, controls)]
-            self.sample(branches, trajectory, layers, maps, recorder)
+        """All phases, from where they stopped; of sampling a step of each edit at a time."""
+        weights, tuned = self.weights(Z_ref, source, recorder)
+        inversion = self.inversion(resumed_trajectory(requests[0], Z_ref), source, controls, tuned)
+        with self.video_network(inversion, weights):
+            self.invert(inversion, recorder)
+            branches = [Branch.begun(r, c, inversion.trajectory[-1]) for r, c in zip(requests, controls)]
+            self.sample(branches, inversion, recorder)
         return [branch.z[0] for branch in branches]
 
-    def layers(self, Z: Float[Tensor, "c f h w"]) -> Layers:
-        """The attention layers on a video's latent."""
-        return Layers(self.unet, self.model.layers, self.kv_frames, self.least_channels, self.max_side, self.mask_level,
-                      *Z.shape[1:])  # fmt: skip
+    def weights(self, Z_ref: Float[Tensor, "c f h w"], source: str, recorder: Recorder) -> tuple[Weights, Checkpoint]:
+        """What the network has beside its own weights, or instead of them; and what checkpoints keep of that."""
+        if self.tuning is not None:
+            weights = self.tuning(self.model, Z_ref, source, (self.seed, recorder.clip), recorder)
+            return weights, self.tuning.kept(weights)
+        if self.tuned_weights is not None:
+            return read_weights(Path(self.tuned_weights), self.unet), {}
+        if self.random_temporal_bias:
+            drawn = temporal_weights(self.unet, (self.seed, recorder.clip), random_bias=True, suffix="temporal")
+            return in_place_of(drawn, self.unet), {}
+        return {}, {}
 
-    def source_maps(
-        self, source: str, controls: Sequence[Control], layers: Layers, tap: Tap, trajectory: list[Tensor]
-    ) -> SourceMaps:
-        """Those that the edits need. Says how large they will be; raises InputError when that is too much."""
-        N = self.sampling_steps
-        store = None if self.store == RECOMPUTE else FeatureStore(self.store)
+    def inversion(
+        self, trajectory: list[Tensor], source: str, controls: Sequence[Control], tuned: Checkpoint | None = None
+    ) -> Inversion:
+        """The source video, and room for its maps. Says how large they will be; InputError when that is too much."""
+        N, tap = self.sampling_steps, Tap()
+        _, _, *size = trajectory[0].shape
+        layers = Layers(self.unet, self.model.layers, self.kv_frames, self.least_channels, self.max_side,
+                        self.mask_level, *size)  # fmt: skip
 
         def wanted(step: int, name: str) -> bool:
             return any(control.needs(N - 1 - step, name, layers) for control in controls)
@@ -207,11 +209,23 @@ class FateZero:
         def again(step: int) -> None:
             self.predict_source(source)(trajectory[step], self.timesteps[N - 1 - step])
 
+        store = None if self.store == RECOMPUTE else FeatureStore(self.store)
         maps = SourceMaps(tap, again, layers.mapped, wanted, store, self.model.device)
         if store is not None:
             sizes = {name: layers.nbytes(name, len(controls[0].equalizer)) for name in layers.mapped}
             check_store(sum(sizes[name] for k in range(N) for name in maps.wanted_at(k)), store, self.store_limit_gib)
-        return maps
+        return Inversion(source, trajectory, layers, maps, tuned or {})
+
+    @contextlib.contextmanager
+    def video_network(self, inversion: Inversion, weights: Weights) -> Iterator[None]:
+        """Within it the U-Net sees the video, with these weights, and its maps pass the tap."""
+        layers, dtype = inversion.layers, self.unet.dtype
+        with (
+            video_network(self.unet, layers.frames, weights),
+            processors_on(self.unet, layers.processors(inversion.maps.tap)),
+            torch.autocast(self.model.device.type, dtype, enabled=self.tuning is not None and dtype != torch.float32),
+        ):
+            yield
 
     @property
     def timesteps(self) -> list[int]:
@@ -223,76 +237,39 @@ class FateZero:
         """Inversion asks the network at the target time, as published."""
         return DDIM(self.model.schedule, self.model.prediction, network_time="target")
 
+    @property
+    def tuning_steps(self) -> int:
+        """Before the inversion."""
+        return 0 if self.tuning is None else self.tuning.steps
+
+    def invert(self, inversion: Inversion, recorder: Recorder) -> None:
+        """To noise, under the source prompt without guidance; keeps the maps of every step."""
+        predict, trajectory, first = self.predict_source(inversion.prompt), inversion.trajectory, self.tuning_steps
+        for step, (s, t) in recorder.phase(upwards(self.timesteps[::-1]), first):
+            with inversion.maps.kept(step - first):
+                trajectory.append(self.ddim.inversion_step(predict, trajectory[-1], s, t))
+            measured = {"t": t, "latent_norm": trajectory[-1].norm()}
+            recorder.note(step, [measured for _ in recorder.requests], lambda i: inversion.state)
+
+    def sample(self, branches: Sequence[Branch], inversion: Inversion, recorder: Recorder) -> None:
+        """From the inverted latent to the edits."""
+        N = self.sampling_steps
+        steps = list(enumerate(downwards(self.timesteps)))
+        for step, (i, (t, to)) in recorder.phase(steps, self.tuning_steps + N):
+            source = inversion.maps.at(N - 1 - i)
+            z_inv = inversion.trajectory[N - i if self.blend_one_step_noisier else N - 1 - i]
+            for branch in branches:
+                controlled = ControlledStep(branch.control, i, inversion.layers, source)
+                with inversion.maps.tap.through(controlled):
+                    z = self.ddim.sampling_step(self.predict_target(branch.target), branch.z, t, to)
+                branch.proceed(controlled, z, z_inv)
+            measured = [{"t": t, "latent_norm": branch.z.norm()} for branch in branches]
+            recorder.note(step, measured, lambda r: inversion.state | branches[r].state)
+
     def predict_source(self, source: str) -> Predictor:
         """The network under the source prompt, without guidance."""
         return lambda z, t: guided_prediction(self.model, z, t, (source,), w=1)
 
-    def invert(self, source: str, trajectory: list[Tensor], maps: SourceMaps, recorder: Recorder) -> None:
-        """Prolongs the trajectory to noise, and keeps the maps of every step."""
-        predict = self.predict_source(source)
-        for step, (s, t) in recorder.phase(upwards(self.timesteps[::-1])):
-            with maps.kept(step):
-                trajectory.append(self.ddim.inversion_step(predict, trajectory[-1], s, t))
-            measured = {"t": t, "latent_norm": trajectory[-1].norm()}
-            recorder.note(step, [measured for _ in recorder.requests], lambda i: {"trajectory": torch.cat(trajectory)})
-
-    def sample(
-        self,
-        branches: Sequence["Branch"],
-        trajectory: Sequence[Tensor],
-        layers: Layers,
-        maps: SourceMaps,
-        recorder: Recorder,
-    ) -> None:
-        """From the inverted latent to the edits."""
-        N = self.sampling_steps
-        for step, (i, (t, to)) in recorder.phase(list(enumerate(downwards(self.timesteps))), first=N):
-            source = maps.at(N - 1 - i)
-            z_inv = trajectory[N - i] if self.blend_one_step_noisier else trajectory[N - 1 - i]
-            for branch in branches:
-                controlled = ControlledStep(branch.control, i, layers, source)
-                with maps.tap.through(controlled):
-                    z = self.ddim.sampling_step(self.predict_target(branch.target), branch.z, t, to)
-                branch.proceed(controlled, z, z_inv)
-            measured = [{"t": t, "latent_norm": branch.z.norm()} for branch in branches]
-            recorder.note(step, measured, lambda r: {"trajectory": torch.cat([*trajectory]), **branches[r].state})
-
     def predict_target(self, target: str) -> Predictor:
         """The network under a target prompt, with guidance."""
         return lambda z, t: guided_prediction(self.model, z, t, (target,), self.guidance_scale, self.negative_prompt)
-
-
-@dataclass
-class Branch:
-    """One edit on its way.
-
-    target   its prompt
-    control  what it does to maps and latent
-    z        the latent
-    words    where it attended to the new words, summed over the steps done; 0 before the first
-    """
-
-    target: str
-    control: Control
-    z: Float[Tensor, "1 c f h w"]
-    words: Float[Tensor, "f h w"] | float = 0.0
-
-    @classmethod
-    def begun(cls, request: Request, control: Control, inverted: Float[Tensor, "1 c f h w"]) -> "Branch":
-        """Where it stopped, or at the inverted latent."""
-        state = request.resume or {}
-        z, words = state.get("Z"), state.get("words", 0.0)
-        if isinstance(words, Tensor):
-            words = words.to(inverted.device)
-        return cls(request.target, control, inverted if z is None else z.to(inverted.device)[None], words)
-
-    @property
-    def state(self) -> Checkpoint:
-        """What it needs to go on, beside the trajectory."""
-        return {"Z": self.z[0], "words": self.words}
-
-    def proceed(self, controlled: ControlledStep, z: Float[Tensor, "1 c f h w"], z_inv: Tensor) -> None:
-        """After a step to z, of which the inverted latent has the noise."""
-        if self.control.blended_after:
-            self.words = self.words + controlled.target_words
-        self.z = controlled.blended(z, z_inv, self.words)

@@ -137,4 +137,5 @@ class Layers:
         queries = math.prod(self.grid(name))
         is_self = name in self.names.self_attention
         keys = queries * max(1, len(self.chosen_frames(name))) if is_self else tokens
-        return self.frames * layer(self.unet, name).heads * queries * keys * self.unet.dtype.itemsize
+        heads: int = layer(self.unet, name).heads  # type: ignore[assignment]
+        return self.frames * heads * queries * keys * self.unet.dtype.itemsize

@@ -67,7 +67,7 @@ class MappedAttention:
             k, v = seen(k, self.table), seen(v, self.table)
         if self.tap.change is None or q.shape[2] > self.largest:
             return project_out(attn, attend(q, k, v, attn.scale))
-        return project_out(attn, self.tap.change(self.name, attention_map(q, k, attn.scale)) @ v)
+        return project_out(attn, self.tap.change(self.name, attention_map(q, k, attn.scale).to(v.dtype)) @ v)
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,14 @@ class SourceMaps:
     @contextlib.contextmanager
     def kept(self, step: int) -> Iterator[None]:
         """Within it the network runs an inversion step, and the wanted maps of that step are kept."""
+        store, wanted = self.store, self.wanted_at(step)
 
         def keep(name: str, maps: Map) -> Map:
-            if self.store is not None and self.wanted(step, name):
-                self.store.put(step, name, maps)
+            if store is not None and name in wanted:
+                store.put(step, name, maps)
             return maps
 
-        with self.tap.through(keep):
+        with self.tap.through(keep) if store is not None else contextlib.nullcontext():
             yield
 
     def at(self, step: int) -> Source:

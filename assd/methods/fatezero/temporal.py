@@ -12,6 +12,7 @@ video stays. Parameters have their published names, behind the path of the layer
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
@@ -26,6 +27,7 @@ from assd.errors import InputError, require
 from assd.models.inflation import Weights, joint_group_norm, temporal_attention, weights_on
 
 CONVOLUTION = ".conv_temporal."
+LEAVES = ("weight", "bias", "down.weight", "up.weight")
 SUFFIXES = ("temporal", "temp")  # of temporal attention, as FateZero and as Tune-A-Video name it
 
 
@@ -52,10 +54,7 @@ def video_network(unet: UNet2DConditionModel, frames: int, weights: Weights) -> 
         yield
 
 
-LEAVES = ("weight", "bias", "down.weight", "up.weight")
-
-
-def convolved(x: Float[Tensor, "bf c h w"], weights: Mapping[str, Tensor | None], frames: int) -> Tensor:
+def convolved(x: Float[Tensor, "bf c h w"], weights: Mapping[str, Any], frames: int) -> Tensor:
     """A convolution along the frames of each pixel, of low rank or full; frames beyond the ends are zero."""
     series = rearrange(x, "(b f) c h w -> (b h w) c f", f=frames)
     if weights["weight"] is None:
@@ -85,24 +84,32 @@ def temporal_convolutions(unet: UNet2DConditionModel, rank: int | None) -> dict[
 def read_weights(path: Path, unet: UNet2DConditionModel) -> Weights:
     """Tuned weights from a safetensors file: some of the network's own, and those of temporal layers.
 
-    Raises InputError for a file that cannot be read, and for names that neither are.
+    Raises InputError for a file that cannot be read, and for weights that do not fit the network.
     """
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"tuned_weights: {path} is not a safetensors file that can be read ({error})") from None
-    own = dict(unet.named_parameters())
-    layers = dict(unet.named_modules())
-    strange = [name for name in tensors if name not in own and temporal_home(name) not in layers]
+    own, layers = dict(unet.named_parameters()), dict(unet.named_modules())
+    strange = [
+        name
+        for name, value in tensors.items()
+        if (own[name].shape != value.shape if name in own else temporal_home(name) not in layers)
+    ]
     require(
         not strange,
-        f"tuned_weights: {path} has weights of layers that {type(unet).__name__} does not have, such as {strange[:3]}",
+        f"tuned_weights: {path} has weights that fit no layer of this {type(unet).__name__}, such as {strange[:3]}",
     )
+    return in_place_of(tensors, unet)
+
+
+def in_place_of(tensors: Mapping[str, Tensor], unet: UNet2DConditionModel) -> Weights:
+    """Frozen weights in the precision of the network, where it is."""
     device = next(unet.parameters()).device
     return {name: nn.Parameter(value.to(device, unet.dtype), requires_grad=False) for name, value in tensors.items()}
 
 
 def temporal_home(name: str) -> str | None:
-    """The layer or block that a temporal layer's parameter follows."""
+    """The layer or block that a temporal layer's parameter follows; None for another parameter."""
     marks = [CONVOLUTION, *(f".{kind}_{suffix}." for kind in ("attn", "norm") for suffix in SUFFIXES)]
     return next((name.partition(mark)[0] for mark in marks if mark in name), None)

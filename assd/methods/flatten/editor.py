@@ -74,7 +74,7 @@ class Flatten:
     injection_steps: int
     inversion_prompt: str | None
     old_qk: bool
-    flow: str
+    flow: str | bool
     attention_chunk: int | None
     store: str
     checkpoint_every: int
@@ -92,6 +92,7 @@ class Flatten:
         check_checkpoints(self.checkpoint_every, self.checkpoint_seconds)
         self.check_canvas()
         flows, places = (*FLOWS, TRUE), (*PLACES, RECOMPUTE)
+        object.__setattr__(self, "flow", str(self.flow).lower())  # YAML reads `true` as a truth value
         require(self.flow in flows, f"flow must be one of {', '.join(flows)}; got {self.flow!r}")
         if self.flow == "raft":
             require_weights("flow=raft (flow=dis needs none)", RaftFlow.weights)
@@ -177,7 +178,7 @@ class Flatten:
     def trajectories(self, footage: Footage, clip: str, h: int, w: int) -> Trajectories:
         """Of the latent's cells along the source's flow, drawn from (seed, clip) where they meet."""
         draws = random.Random(generator(self.seed, clip, "trajectories").initial_seed())
-        return self.along(forward_flow(self.flow, footage, self.model.device), h, w, draws).to(self.model.device)
+        return self.along(forward_flow(str(self.flow), footage, self.model.device), h, w, draws).to(self.model.device)
 
     def along(self, flow: Float[Tensor, "m 2 H W"], h: int, w: int, draws: random.Random) -> Trajectories:
         """What the layers with flow see of the trajectories; as many cells as frames, where short ones are filled."""
@@ -261,9 +262,8 @@ class Flatten:
 def forward_flow(kind: str, footage: Footage, device: torch.device) -> Float[Tensor, "m 2 H W"]:
     """Of each frame to the next, small frames being enlarged. Raises InputError where a true flow isn't known."""
     if kind == TRUE:
-        known = getattr(footage, "flow", None)
-        if known is None:
+        if footage.flow is None:
             raise InputError("flow=true needs a dataset that knows its videos' motion, such as dataset=shapes: use dis")
-        return known
+        return footage.flow
     frames = enlarged(footage.frames)
     return FLOWS[kind](str(device))(frames[:-1], frames[1:])

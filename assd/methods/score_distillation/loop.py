@@ -11,7 +11,7 @@ from torch import Tensor
 from assd.data.pairs import Canvas, Footage
 from assd.diffusion.draw import check_timesteps, draw_step
 from assd.diffusion.model import Model, canvas_of, check_shares_latents
-from assd.errors import require
+from assd.errors import InputError, require
 from assd.methods.method import Advance, Checkpoint, Edit, Request, ignore_progress
 from assd.methods.recorder import Recorder, check_checkpoints
 from assd.methods.score_distillation.losses import Branches, Contribution, LossComponent
@@ -57,9 +57,18 @@ class ScoreDistillation:
         )
         check_checkpoints(self.checkpoint_every, self.checkpoint_seconds)
         check_timesteps(self.timesteps, len(self.model.schedule))
+        self.check_optimizer()
         for loss in self.losses.values():
             if (other := getattr(loss, "model", self.model)) is not self.model:
                 check_shares_latents(self.model, other)
+
+    def check_optimizer(self) -> None:
+        """Raises InputError where the optimizer refuses its options, before anything is edited."""
+        try:
+            self.optimizer([torch.zeros(1, requires_grad=True)])
+        except (TypeError, ValueError) as error:
+            options = getattr(self.optimizer, "keywords", "these options")
+            raise InputError(f"optimizer can't be made with {options} ({error}): see conf/optimizer/") from error
 
     @property
     def canvas(self) -> Canvas:

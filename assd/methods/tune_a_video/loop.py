@@ -110,8 +110,9 @@ class TuneAVideo:
     def invert(self, Z: Float[Tensor, "c f h w"], weights: Weights, recorder: Recorder) -> Float[Tensor, "c f h w"]:
         """To noise, under the empty prompt."""
         timesteps = self.model.schedule.timesteps(self.inversion_steps)[::-1] if self.inversion_steps else []
-        Z, all_requests = where_it_stopped(recorder.requests[0], Z), len(recorder.requests)
-        for step, (s, t) in recorder.phase(upwards(timesteps), first=self.tuning.steps):
+        first, all_requests = self.tuning.steps, len(recorder.requests)
+        Z = where_it_stopped(recorder.requests[0], first, Z)
+        for step, (s, t) in recorder.phase(upwards(timesteps), first):
             Z = self.ddim.inversion_step(functools.partial(self.predict, EMPTY, 1), Z[None], s, t)[0]
             measured = {"t": t, "latent_norm": Z.norm()}
             recorder.note(step, [measured] * all_requests, self.checkpoints(weights, [Z] * all_requests))
@@ -121,9 +122,12 @@ class TuneAVideo:
         self, Z_T: Float[Tensor, "c f h w"], weights: Weights, recorder: Recorder
     ) -> list[Float[Tensor, "c f h w"]]:
         """From noise, one edit after the other, which bounds the memory."""
-        steps = downwards(self.model.schedule.timesteps(self.sampling_steps))
-        Z = [where_it_stopped(request, Z_T) for request in recorder.requests]
-        for step, (t, to) in recorder.phase(steps, first=self.tuning.steps + self.inversion_steps):
+        steps, first = (
+            downwards(self.model.schedule.timesteps(self.sampling_steps)),
+            self.num_steps - self.sampling_steps,
+        )
+        Z = [where_it_stopped(request, first, Z_T) for request in recorder.requests]
+        for step, (t, to) in recorder.phase(steps, first):
             for i, request in enumerate(recorder.requests):
                 predict = functools.partial(self.predict, request.target, self.guidance_scale)
                 Z[i] = self.ddim.sampling_step(predict, Z[i][None], t, to)[0]
@@ -140,6 +144,6 @@ class TuneAVideo:
         return guided_prediction(self.model, z, t, (prompt,), w, self.negative_prompt)
 
 
-def where_it_stopped(request: Request, Z: Float[Tensor, "c f h w"]) -> Float[Tensor, "c f h w"]:
-    """The latent in a request's checkpoint; that given where there is none."""
-    return (request.resume or {}).get("Z", Z).to(Z.device)
+def where_it_stopped(request: Request, first: int, Z: Float[Tensor, "c f h w"]) -> Float[Tensor, "c f h w"]:
+    """The latent that a request's checkpoint keeps of the phase from step `first` on; else the one given."""
+    return request.resume["Z"].to(Z.device) if request.resume and request.begin > first else Z

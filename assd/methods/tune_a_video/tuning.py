@@ -173,13 +173,14 @@ def denoising_loss(model: Model, Z: Float[Tensor, "c f h w"], prompt: str, draw:
 @contextlib.contextmanager
 def checkpointing(model: Model, wanted: bool) -> Iterator[None]:
     """Within it the network's blocks keep no activations for the backward pass, if that is wanted."""
+    network: Any = model.network
     if wanted:
-        model.network.enable_gradient_checkpointing()
+        network.enable_gradient_checkpointing()
     try:
         yield
     finally:
         if wanted:
-            model.network.disable_gradient_checkpointing()
+            network.disable_gradient_checkpointing()
 
 
 def moments(optimizer: torch.optim.Optimizer) -> Checkpoint:

@@ -18,7 +18,7 @@ from assd.diffusion.model import Model
 from assd.diffusion.schedule import split
 from assd.errors import require
 from assd.methods.control_video.smoother import INTERPOLATIONS, smoothed
-from assd.methods.control_video.windows import SEES, SHORTEST, Sees, key_frames, window_clips, window_table
+from assd.methods.control_video.windows import SEEN, SHORTEST, key_frames, window_clips, window_table
 from assd.methods.method import Advance, Edit, Request, ignore_progress
 from assd.methods.recorder import Recorder, check_checkpoints
 from assd.models.conditions import Condition, control_maps
@@ -69,7 +69,7 @@ class ControlVideo:
     smooth_steps: Sequence[int]
     interpolation: str
     window: int | None
-    window_sees: Sees
+    window_sees: str
     residuals_in_place: bool
     wrap_control_frames: bool
     checkpoint_every: int
@@ -111,7 +111,7 @@ class ControlVideo:
             self.window is None or self.window >= SHORTEST,
             f"window must be >= {SHORTEST}, two key frames and one between, or null for one clip; got {self.window}",
         )
-        require(self.window_sees in SEES, f"window_sees must be one of {', '.join(SEES)}; got {self.window_sees!r}")
+        require(self.window_sees in SEEN, f"window_sees must be one of {', '.join(SEEN)}; got {self.window_sees!r}")
 
     @property
     def num_steps(self) -> int:

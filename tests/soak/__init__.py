@@ -1,0 +1,1 @@
+"""Slow proofs of a run that is killed again and again."""
