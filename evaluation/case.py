@@ -11,7 +11,12 @@ from torch import Tensor
 from assd.data.pairs import Footage, Prompts
 from assd.errors import require
 
-REGIONS = {"all": "everywhere", "object": "inside the object", "background": "outside the object"}
+REGIONS = {
+    "all": "everywhere",
+    "object": "inside the object",
+    "background": "outside the object",
+    "bystander": "inside the bystander",
+}
 TO_STAY = {"object": "background", "background": "object"}  # by what changes
 
 
@@ -48,10 +53,26 @@ class Case:
         changed = (truth != self.source).any(1)
         return masks | changed if self.footage.changes == "object" else masks & ~changed
 
+    @property
+    def bystander(self) -> Bool[Tensor, "n H W"]:
+        """The bystander's pixels, but for those on its edge that a true edit of the background changes.
+
+        Raises NoMeaning where there is none.
+        """
+        if self.footage.bystander is None:
+            raise NoMeaning("there is no bystander")
+        truth = self.footage.truth
+        return self.footage.bystander if truth is None else self.footage.bystander & (truth == self.source).all(1)
+
     def region(self, name: str) -> Bool[Tensor, "n H W"]:
-        """The pixels of `all`, the `object` or the `background`. Raises NoMeaning where they are unknown or none."""
+        """The pixels of `all`, the `object`, the `background` or the `bystander`.
+
+        Raises NoMeaning where they are unknown or none.
+        """
         if name == "all":
             return torch.ones_like(self.frames[:, 0], dtype=torch.bool)
+        if name == "bystander":
+            return self.bystander
         if self.object is None:
             raise NoMeaning("no mask says where the object is")
         chosen = self.object if name == "object" else ~self.object
@@ -61,7 +82,7 @@ class Case:
 
     def kept(self, name: str) -> Bool[Tensor, "n H W"]:
         """The pixels of a region that was to stay. Raises NoMeaning where it was to change, is unknown or empty."""
-        if TO_STAY.get(self.footage.changes) != name:
+        if name not in (TO_STAY.get(self.footage.changes), "bystander"):
             raise NoMeaning(f"what lies {REGIONS[name]} was to change")
         return self.region(name)
 

@@ -107,8 +107,9 @@ class Fidelity:
 
     measure          `psnr`, `ssim`, `change` or `lpips`
     against          `source`, `reconstruction` (the source through the autoencoder), or `truth` (the true edit)
-    region           `all`, `object` or `background`. Against anything but the truth, a part has a meaning only where it
-                     was to stay: the background in edits of the object, the object in edits of the background
+    region           `all`, `object`, `background` or `bystander`. Against anything but the truth, a part has a meaning
+                     only where it was to stay: the background in edits of the object, the object in edits of the
+                     background, a bystander always
     area_normalised  True: over the region's own pixels. False: FiVE-Bench's and PIE-Bench's convention, both videos set
                      to black outside the region and compared over the whole frame, so that a small region looks better
                      than it is

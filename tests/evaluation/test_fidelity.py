@@ -44,6 +44,21 @@ def test_preservation_looks_outside_the_edit():
     assert Fidelity("change", "source", "background")(dim) == pytest.approx(25.5, abs=1e-3)
 
 
+@pytest.mark.parametrize("edit", ["colour", "background"])
+def test_a_bystander_stays_whatever_is_asked(edit):
+    """The true edit leaves it alone, also before another background; taking it away is over-editing, seen in full."""
+    pair = next(pair for pair in clip_pairs() if pair.edit == edit and pair.source.bystander)
+    change = Fidelity("change", "source", "bystander")
+    assert change(case(truth, pair)) == 0
+
+    def without_bystander(known):
+        return torch.where(known.bystander[:, None], -known.frames, known.truth)
+
+    assert change(case(without_bystander, pair)) > 20
+    alone = next(pair for pair in clip_pairs() if not pair.source.bystander)
+    assert no_meaning(change, case(truth, alone)) == "there is no bystander"
+
+
 def test_a_black_mask_inflates():
     """FiVE-Bench's convention divides by the whole frame: with half of it masked, 3 dB more than the region's own."""
     masks = torch.zeros(3, 16, 16, dtype=torch.bool)
