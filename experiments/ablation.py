@@ -51,7 +51,7 @@ def figure4(runs: dict[str, list[Path]], pair: TextVideoPair, footage: Footage) 
 @one_sentence()
 def main() -> None:
     """The command line."""
-    options = arguments(__doc__, "ablation", pairs=4)
+    options = arguments(__doc__, "ablation", pairs=12)
     choices = [f"+ablation={','.join(ABLATIONS)}", f"seed={','.join(map(str, SEEDS))}"]
     found = by_choice(sweep(options.output, options.pairs, choices, options.overrides), "ablation")
     named = [(name, run) for name in ABLATIONS for run in found.get(name, [])]
