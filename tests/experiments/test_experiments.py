@@ -65,7 +65,8 @@ def test_tune(tmp_path, experiment, monkeypatch):
             runs.append(run)
         return runs
 
-    monkeypatch.setattr(tune, "GRIDS", {"attention.lam": (0.0, 0.8, 1.0)})
+    (tmp_path / "grids.yaml").write_text("score_distillation: {attention.lam: [0.0, 0.8, 1.0]}")
+    monkeypatch.setattr(tune, "GRIDS", tmp_path / "grids.yaml")
     monkeypatch.setattr(tune, "sweep", edited_already)
     experiment("tune", tmp_path)
     table = pd.read_csv(tmp_path / "tune.csv").set_index("method")
