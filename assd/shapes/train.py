@@ -29,7 +29,7 @@ PURE_NOISE = 1000  # as an exponent of t's density: every t is 99 % of the last 
 STEPS = {
     "autoencoder": 2000,
     "decoder": 700,
-    "clip": 4000,
+    "clip": 3000,
     "text_to_image": 5000,
     "small_text_to_image": 2000,
     "motion": 500,
