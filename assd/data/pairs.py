@@ -59,6 +59,7 @@ class Footage:
     asked    in the embedded world, the attributes that the edit gives a new value, such as {"colour": "green"}; else
              None: nobody can read them off the pixels
     flow     the true optical flow from each frame to the next, in pixels (x, y), where it is known; m = n - 1
+    stretch  whether the video was brought to the canvas by stretching, as edits then are too; else it was cropped
     """
 
     frames: Float[Tensor, "n 3 H W"]
@@ -68,6 +69,7 @@ class Footage:
     changes: str = "object"
     asked: dict[str, str] | None = None
     flow: Float[Tensor, "m 2 H W"] | None = None
+    stretch: bool = False
 
 
 @dataclass(frozen=True)
