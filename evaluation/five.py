@@ -1,9 +1,9 @@
 """FiVE-Bench's table of runs on its pairs, and its folders: `python -m evaluation.five table|export`.
 
-`table RUNS...` has one table for each edit type, and one of the macro-average: the unweighted mean over edit types of the
-means over pairs, which is what FiVE-Bench publishes. `export RUN --output FOLDER` writes the edited frames as FiVE-Bench's
-own code reads them, for what is not measured here: NIQE, motion fidelity (a tracker) and FiVE-Acc (a judge that reads
-videos).
+`table RUNS...` has one table for each edit type, and one of the macro-average, which is what FiVE-Bench publishes: the
+unweighted mean over edit types of the means over pairs. `export RUN --output FOLDER` writes the edited frames as
+FiVE-Bench's own code reads them, for what is not measured here: NIQE, motion fidelity (a tracker) and FiVE-Acc (a judge
+that reads videos).
 """
 
 import argparse
@@ -85,7 +85,7 @@ def render(summaries: dict[int, pd.DataFrame], form: str, said: Sequence[str] = 
 
 
 def export(run: Path, output: Path, root: Path | None = None) -> tuple[int, int]:
-    """The edited frames as <output>/<video>/<save_dir>/00000.png, ...; returns how many edits are there, and are not yet.
+    """The edited frames as <output>/<video>/<save_dir>/00000.png, ...; returns how many edits are there, and are not.
 
     root  FiVE-Bench's folder; None: the run's own
 

@@ -1,4 +1,4 @@
-"""FiVE-Bench's way of taking a measure: frame by frame, on some of the frames, black outside a part, on its own scale."""
+"""FiVE-Bench's way of taking a measure: some of the frames, each by itself, black outside a part, on its own scale."""
 
 import functools
 from collections.abc import Callable, Iterator

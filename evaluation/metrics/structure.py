@@ -23,7 +23,7 @@ class StructureDistance:
 
         S(x)_ij = cos(k_i(x), k_j(x)),   distance = mean over i, j of (S(edit) - S(source))_ij^2
 
-    k_i is the key of token i in the last attention layer of DINO ViT-B/8, all heads together, the class token among them.
+    k_i is the key of token i in the last attention layer of DINO ViT-B/8, all heads together; one is the class token.
 
     path    a folder with the weights in transformers' layout, or a name on the hub that is in its cache; nothing is
             downloaded
