@@ -1,10 +1,10 @@
-"""What FiVE-Bench's reader, table and export are given."""
+"""What FiVE-Bench's reader is given."""
 
 import shutil
 from pathlib import Path
 
 from tests.bad_inputs.entry import BadInput
-from tests.bad_inputs.making import RUN, both, cut, run
+from tests.bad_inputs.making import both, cut
 from tests.data.five_files import write_five
 
 EDIT = "assd.run output={here}/out device=cpu tracking.mode=disabled dataset=five dataset.root={here}/five"
@@ -30,20 +30,4 @@ FIVE = {
         remedy="get it again",
     ),
     "no masks": BadInput(make=without_masks, command=EDIT, thing="0001_bus", remedy="unpacked images.zip and bmasks"),
-    "a video that is too short": BadInput(
-        make=published,
-        command=f"{EDIT} dataset.num_frames=99",
-        thing="41 frames",
-        remedy="smaller dataset.num_frames",
-        writes=("out/*",),
-    ),
-    "a table of another dataset's run": BadInput(
-        make=run, command=f"evaluation.five table {{here}}/{RUN}", thing="no pair of dataset=five", remedy="+experiment"
-    ),
-    "an export of another dataset's run": BadInput(
-        make=run,
-        command=f"evaluation.five export {{here}}/{RUN} --output {{here}}/out",
-        thing="no edit of FiVE-Bench's pairs",
-        remedy="dataset=five",
-    ),
 }
