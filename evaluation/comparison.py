@@ -64,10 +64,10 @@ def collect(runs: list[Path], names: list[str] | None = None) -> pd.DataFrame:
 def video_size(run: Path) -> str:
     """`16 frames of 256 x 256`, the canvas on which a run was scored and on which PSNR, SSIM and warp error depend.
 
-    Nothing where no configuration says it.
+    Nothing where no configuration says it, or each video has a size of its own.
     """
     dataset = read_dataset(run) if is_run(run) else {}
-    return f"{dataset.num_frames} frames of {dataset.width} x {dataset.height}" if "num_frames" in dataset else ""
+    return f"{dataset.num_frames} frames of {dataset.width} x {dataset.height}" if dataset.get("width") else ""
 
 
 def per_pair(scores: pd.DataFrame) -> pd.DataFrame:

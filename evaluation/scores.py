@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from assd.data.pairs import Footage, TextVideoPair
-from assd.data.video import read_video, to_bytes, to_pixels
+from assd.data.video import read_video, stretch, to_bytes, to_pixels
 from assd.errors import InputError, require
 from assd.files import write_text
 from assd.runs.directory import EditDirectory
@@ -85,9 +85,10 @@ def in_bytes(footage: Footage) -> Footage:
 
 
 def read_like(file: Path, footage: Footage) -> Float[Tensor, "n 3 H W"]:
-    """A video at the length and size of the source."""
+    """A video at the length and size of the source, brought to it as the source was."""
     count, _, height, width = footage.frames.shape
-    return to_pixels(read_video(file, count).frames, height, width)
+    frames = read_video(file, count).frames
+    return to_pixels(stretch(frames, height, width) if footage.stretch else frames, height, width)
 
 
 def score_edit(folder: EditDirectory, metrics: Sequence[Metric]) -> pd.DataFrame:

@@ -60,6 +60,7 @@ class Footage:
              None: nobody can read them off the pixels
     bystander  the mask of a second object, which no prompt names and no edit may touch, where the video has one
     flow     the true optical flow from each frame to the next, in pixels (x, y), where it is known; m = n - 1
+    stretch  whether the video was brought to the canvas by stretching, as edits then are too; else it was cropped
     """
 
     frames: Float[Tensor, "n 3 H W"]
@@ -70,6 +71,7 @@ class Footage:
     asked: dict[str, str] | None = None
     bystander: Bool[Tensor, "n H W"] | None = None
     flow: Float[Tensor, "m 2 H W"] | None = None
+    stretch: bool = False
 
 
 @dataclass(frozen=True)

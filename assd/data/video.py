@@ -109,9 +109,15 @@ def read_folder(path: Path, num_frames: int | None) -> tuple[list[np.ndarray], f
 def read_masks(path: Path, num_frames: int) -> Bool[Tensor, "n H W"]:
     """DAVIS annotations, one palette PNG a frame: every object counts, index 0 is the background."""
     files = sorted(path.glob("*.png"))
-    frames = [np.asarray(open_image(files[i])) for i in evenly_spaced(len(files), num_frames, path)]
-    require_one_size(frames, path)
-    return torch.from_numpy(np.stack([frame.reshape(*frame.shape[:2], -1).any(-1) for frame in frames]))
+    masks = [marked(open_image(files[i])) for i in evenly_spaced(len(files), num_frames, path)]
+    require_one_size(masks, path)
+    return torch.from_numpy(np.stack(masks))
+
+
+def marked(mask: Image.Image) -> Bool[np.ndarray, "H W"]:
+    """The pixels of a mask that are not 0 in every channel."""
+    values = np.asarray(mask)
+    return values.reshape(*values.shape[:2], -1).any(-1)
 
 
 def require_one_size(frames: list[np.ndarray], path: Path) -> None:
@@ -203,6 +209,17 @@ def fill(
     size = [max(height, int(old_height * scale)), max(width, int(old_width * scale))]  # as torchvision cuts it
     resized = v2.functional.resize(frames, size, v2.InterpolationMode(interpolation), antialias=True)
     return v2.functional.center_crop(resized, [height, width])
+
+
+def stretch(
+    frames: UInt8[Tensor, "n H W c"], height: int, width: int, interpolation: str = "bicubic"
+) -> UInt8[Tensor, "n h w c"]:
+    """Resized to height x width whatever the aspect ratio, antialiased and rounded as Pillow does it."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    mode = v2.InterpolationMode(interpolation)
+    resized = v2.functional.resize(rearrange(frames, "n H W c -> n c H W"), [height, width], mode, antialias=True)
+    return rearrange(resized, "n c h w -> n h w c").contiguous()
 
 
 def to_bytes(frames: Float[Tensor, "n 3 H W"]) -> UInt8[Tensor, "n H W 3"]:

@@ -106,6 +106,21 @@ class ClipText:
         return (self.clip.embed_frames(case.frames) @ self.clip.embed_prompts([case.prompts.target]).T).mean().item()
 
 
+class ClipScore:
+    """torchmetrics' CLIPScore with the target prompt: max(100 cos, 0) of each frame, and their mean."""
+
+    better = "higher"
+
+    def __init__(self, clip: ClipScorer):
+        self.clip = clip
+        self.name = f"CLIP score ({clip.label}, of 100)"
+
+    def __call__(self, case: Case) -> float:
+        """In [0, 100]."""
+        cosine = self.clip.embed_frames(case.frames) @ self.clip.embed_prompts([case.prompts.target]).T
+        return 100 * cosine.clamp(min=0).mean().item()
+
+
 class ClipConsistency:
     """Frame consistency: mean cosine between frames, over `consecutive` pairs (Gen-1) or `all` (LOVEU-TGVE)."""
 

@@ -75,6 +75,16 @@ def change_whole(frames: Video, target: Video) -> float:
     return 255 * (frames - target).abs().mean().item()
 
 
+def mse_within(frames: Video, target: Video, where: Elements) -> float:
+    """Mean squared error over these elements."""
+    return (frames - target).square()[where].mean().item()
+
+
+def mse_whole(frames: Video, target: Video) -> float:
+    """The same over all elements."""
+    return (frames - target).square().mean().item()
+
+
 def lpips_whole(frames: Video, target: Video) -> float:
     """Learned perceptual distance (Zhang et al. 2018), SqueezeNet, by torchmetrics."""
     distance = lpips_network()
@@ -97,6 +107,7 @@ def lpips_network() -> Callable:
 MEASURES = {
     "psnr": Measure("PSNR (dB)", "higher", psnr_within, psnr_whole),
     "ssim": Measure("SSIM", "higher", ssim_within, ssim_whole),
+    "mse": Measure("MSE", "lower", mse_within, mse_whole),
     "change": Measure("mean change (of 255)", "lower", change_within, change_whole),
     "lpips": Measure("LPIPS (SqueezeNet)", "lower", None, lpips_whole),
 }
@@ -105,7 +116,7 @@ MEASURES = {
 class Fidelity:
     """A measure between the video and another one, over a region.
 
-    measure          `psnr`, `ssim`, `change` or `lpips`
+    measure          `psnr`, `ssim`, `mse`, `change` or `lpips`
     against          `source`, `reconstruction` (the source through the autoencoder), or `truth` (the true edit)
     region           `all`, `object`, `background` or `bystander`. Against anything but the truth, a part has a meaning
                      only where it was to stay: the background in edits of the object, the object in edits of the

@@ -1,6 +1,7 @@
 """The table of all bad inputs, by what they are."""
 
 from tests.bad_inputs.entry import BadInput
+from tests.bad_inputs.five import FIVE
 from tests.bad_inputs.given import CONFIGURATIONS, PROMPT_TABLES, VIDEOS
 from tests.bad_inputs.models import MODELS
 from tests.bad_inputs.others import BENCHMARK, EXPERIMENTS, STUDIES
@@ -15,6 +16,7 @@ GROUPS: dict[str, dict[str, BadInput]] = {
     "run that is read": READ,
     "run that is scored": SCORED,
     "benchmark": BENCHMARK,
+    "FiVE-Bench": FIVE,
     "study": STUDIES,
     "experiment": EXPERIMENTS,
 }
