@@ -6,12 +6,13 @@ parameter counts, shapes, arithmetic, time and peak memory. Takes overrides: `mo
 """
 
 import argparse
+import contextlib
 import logging
 import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from assd.config import composed
-from assd.errors import one_sentence
+from assd.errors import InputError, one_sentence
 from assd.methods.method import Method, Request
 from assd.models import LatentDiffusion
 from experiments.common import chosen_method, few_steps, noise_footage
@@ -142,6 +143,22 @@ def edit_noise(method: Method, seed: int, source: str = SOURCE, target: str = TA
     return Trial(built, steps, peak_memory(model.device), Z_ref, Z)
 
 
+@contextlib.contextmanager
+def missing_memory_said() -> Iterator[None]:
+    """Within it memory that can't be had is an InputError: how much there was until then, how much was asked for."""
+    try:
+        yield
+    except RuntimeError as error:  # torch's only name for it on the CPU
+        if "allocate" not in str(error):
+            raise
+        peak = peak_memory(torch.device("cuda" if isinstance(error, torch.OutOfMemoryError) else "cpu"))
+        asked = str(error).partition("\n")[0]
+        raise InputError(
+            f"the memory is full at {peak:.1f} GiB: {asked}\n"
+            f"Take fewer frames, model.num_frames=4, or a smaller canvas, model.height=256 model.width=256"
+        ) from error
+
+
 def kinds(names: dict[str, nn.Module], steps: list[Step]) -> Counter[tuple[str, int]]:
     """How many passes there were of each network at each size of its batch."""
     name_of = {network: name for name, network in names.items()}
@@ -200,7 +217,8 @@ def main() -> None:
     console.print(describe({paths[kind]: model for kind, model in models_of(method).items()}))
     if "ControlNet" in networks_of(method):
         console.print(f"and a ControlNet of {parameters(networks_of(method)['ControlNet'])}")
-    trial = edit_noise(method, cfg.seed)
+    with missing_memory_said():
+        trial = edit_noise(method, cfg.seed)
     print_times(method, trial)
     print_memory(trial.Z.device, trial)
     sys.exit(0 if trial.moved else "the latent did not move, or holds NaN or Inf")

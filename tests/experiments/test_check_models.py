@@ -11,9 +11,10 @@ import torch
 from hydra.utils import instantiate
 
 from assd.config import composed
+from assd.errors import InputError
 from assd.models import resolve_folder
 from experiments import check_models
-from experiments.check_models import edit_noise, kinds, matmul_teraflops, settings, teraflops
+from experiments.check_models import edit_noise, kinds, matmul_teraflops, missing_memory_said, settings, teraflops
 from experiments.passes import networks_of, noting_passes
 from tests.commands import SOURCE, TARGET
 
@@ -85,6 +86,22 @@ def test_a_published_editor_makes_the_passes_that_its_page_says(method, narrow):
             assert (again[-1].network, again[-1].args[0].shape) == (noted.network, noted.args[0].shape)
             assert set(again[-1].trained) == {name for name in noted.trained if "temp" not in name}
     assert not any(parameter.requires_grad for parameter in names[UNET].parameters())
+
+
+@pytest.mark.parametrize("method", PASSES)
+def test_by_default_a_published_editor_is_checked_at_its_published_size(method):
+    """Eight frames of 512 x 512, all networks with random weights; what is given precedes that."""
+    cfg = composed(settings([f"method={method}", "+experiment=paper", "model.num_frames=9", "device=cpu"]))
+    assert (cfg.method.num_frames, cfg.method.height, cfg.method.width) == (9, 512, 512)
+    assert cfg.image_model.random and cfg.image_model.dtype == "float32"
+    assert cfg.control_net is None or cfg.control_net.network.random
+
+
+def test_memory_that_there_is_not_is_no_traceback():
+    with pytest.raises(InputError, match=r"the memory is full at \d+\.\d GiB: .*allocate"), missing_memory_said():
+        torch.empty(2**50)
+    with pytest.raises(RuntimeError, match="another"), missing_memory_said():
+        raise RuntimeError("another")
 
 
 def test_the_command_prints_what_it_measured(narrow, monkeypatch, capsys):
