@@ -1,17 +1,18 @@
 """Proves that the published models fit and run, without their weights: `python -m experiments.check_models`.
 
-Builds a text-to-video model and Stable Diffusion at full size with random weights, edits a video of noise for some
-steps of the full method, and prints parameter counts, shapes, arithmetic, time and peak memory. Takes overrides:
-`model=zeroscope`.
+Builds the networks of a method at full size with random weights, edits a video of noise for a few steps, and prints
+parameter counts, shapes, arithmetic, time and peak memory. Takes overrides: `model=zeroscope`, or another method:
+`method=fatezero`. The five published editors edit 8 frames of 512 x 512, two steps a phase.
 """
 
 import argparse
 import contextlib
-import itertools
+import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,15 +21,15 @@ from hydra.utils import instantiate
 from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from assd.config import composed
-from assd.errors import one_sentence
-from assd.methods.method import Request
-from assd.methods.score_distillation import ScoreDistillation
+from assd.errors import InputError, one_sentence
+from assd.methods.method import Method, Request
 from assd.models import LatentDiffusion
-from experiments.common import noise_footage
+from experiments.common import chosen_method, few_steps, noise_footage
+from experiments.passes import Pass, models_of, networks_of, noting_passes
 
 SOURCE, TARGET = "a bear walking on rocks in a zoo", "a panda walking on rocks in a zoo"
 RANDOM = (
@@ -40,6 +41,9 @@ RANDOM = (
     "model.random=true",
     "image_model.random=true",
 )
+PUBLISHED_SIZE = ("model.height=512", "model.width=512")  # of the five editors' image model
+CONTROL_NET = ("control_net=canny", "control_net.network.random=true")
+ROOM = 24  # GiB of memory that a check on the CPU should do with
 console = Console()
 
 
@@ -66,25 +70,13 @@ def peak_memory(device: torch.device) -> float:
     return kilobytes / 2**20
 
 
-def teraflops(unet: torch.nn.Module, z_shape: tuple[int, ...], tokens: int) -> float:
-    """The arithmetic of one pass in TFLOP, by torch's counter on tensors of that shape that hold nothing."""
+def teraflops(noted: Pass) -> float:
+    """The arithmetic of a pass in TFLOP, by torch's counter on a bare network of that kind that holds nothing."""
     with torch.device("meta"):
-        meta_unet = type(unet).from_config(unet.config)
-        z, t = torch.empty(z_shape), torch.empty(1)
-        embeddings = torch.empty(z_shape[0], tokens, unet.config.cross_attention_dim)
+        bare = type(noted.network).from_config(noted.network.config).to(noted.network.dtype)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        meta_unet(z, t, encoder_hidden_states=embeddings)
+        bare(*noted.args, **noted.kwargs)
     return counter.get_total_flops() / 1e12
-
-
-def arithmetic(method: ScoreDistillation, Z: Float[Tensor, "c f h w"]) -> dict[str, float]:
-    """TFLOP of each U-Net's pass in one step, without fusion: four branches of the video, and of its key frames."""
-    tokens = method.model.tokenizer.model_max_length
-    counts = {"video": teraflops(method.model.unet, (4, *Z.shape), tokens)}
-    if guidance := method.losses.get("joint_guidance"):
-        key = Z[:, :: guidance.stride].movedim(1, 0)
-        counts["image"] = teraflops(guidance.model.unet, (4 * len(key), *key.shape[1:]), tokens)
-    return counts
 
 
 def matmul_teraflops(device: torch.device, dtype: torch.dtype) -> float:
@@ -107,54 +99,106 @@ def wall_clock(device: torch.device) -> float:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """An edit of noise: seconds of each step and of each U-Net pass, peaks in GiB, the latent before and after."""
+class Step:
+    """Of one step the seconds, the networks' passes, and the peak in GiB up to its end."""
 
-    steps: list[float]
-    passes: list[float]
-    peaks: list[float]  # built, after each step, after decoding
+    seconds: float
+    passes: list[Pass]
+    peak: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An edit of noise: its steps, the peaks in GiB before and after them, the latent before and after."""
+
+    built: float
+    steps: list[Step]
+    decoded: float
     Z_ref: Float[Tensor, "c f h w"]
     Z: Float[Tensor, "c f h w"]
 
+    @property
+    def moved(self) -> bool:
+        """Whether the latent is another one, and finite."""
+        return bool(self.Z.isfinite().all()) and not torch.equal(self.Z, self.Z_ref)
 
-def edit_noise(method: ScoreDistillation, seed: int, source: str = SOURCE, target: str = TARGET) -> Trial:
-    """Edits a video of noise; the device is waited for after each step and around each U-Net pass."""
-    model, footage = method.model, noise_footage(method.canvas, seed)
+
+def edit_noise(method: Method, seed: int, source: str = SOURCE, target: str = TARGET) -> Trial:
+    """Edits a video of noise; the device is waited for after each step and around each network's pass."""
+    (model, *_), footage = models_of(method).values(), noise_footage(method.canvas, seed)
     now = partial(wall_clock, model.device)
     model.embed(("", "", target, source))  # remembered, as in any step but the first
-    times, peaks = [now()], [peak_memory(model.device)]
+    built, began, steps = peak_memory(model.device), [now()], []
 
     def advance(step: int) -> None:
-        times.append(now())
-        peaks.append(peak_memory(model.device))
+        began.append(now())
+        steps.append(Step(began[-1] - began[-2], passes[:], peak_memory(model.device)))
+        passes.clear()
+        console.print(f"step {step} of {method.num_steps}: {steps[-1].seconds:.2f} s, peak {steps[-1].peak:.1f} GiB")
 
-    unets = list({id(loss.model): loss.model.unet for loss in method.losses.values()}.values())
-    with noting_passes(unets, now) as passes:
+    with noting_passes(networks_of(method).values(), now) as passes:
         (edit,) = method(footage, source, [Request(target)], "noise", advance=advance)
     Z_ref, Z = edit.latents["Z_ref"], edit.latents["Z"]
     console.print(f"frames {tuple(footage.frames.shape)}, latent {tuple(Z.shape)}, edited {tuple(edit.frames.shape)}")
-    steps = [after - before for before, after in itertools.pairwise(times)]
-    return Trial(steps, passes, [*peaks, peak_memory(model.device)], Z_ref, Z)
+    return Trial(built, steps, peak_memory(model.device), Z_ref, Z)
 
 
 @contextlib.contextmanager
-def noting_passes(unets: list[torch.nn.Module], now: Callable[[], float]) -> Iterator[list[float]]:
-    """Within it, the seconds of each forward pass of these networks are appended to the list."""
-    passes: list[float] = []
-
-    def before(*_: object) -> None:
-        passes.append(-now())
-
-    def after(*_: object) -> None:
-        passes[-1] += now()
-
-    hooks = [unet.register_forward_pre_hook(before) for unet in unets]
-    hooks += [unet.register_forward_hook(after) for unet in unets]
+def missing_memory_said() -> Iterator[None]:
+    """Within it memory that can't be had is an InputError: how much there was until then, how much was asked for."""
     try:
-        yield passes
-    finally:
-        for hook in hooks:
-            hook.remove()
+        yield
+    except RuntimeError as error:  # torch's only name for it on the CPU
+        if "allocate" not in str(error):
+            raise
+        peak = peak_memory(torch.device("cuda" if isinstance(error, torch.OutOfMemoryError) else "cpu"))
+        asked = str(error).partition("\n")[0]
+        raise InputError(
+            f"the memory is full at {peak:.1f} GiB: {asked}\n"
+            f"Take fewer frames, model.num_frames=4, or a smaller canvas, model.height=256 model.width=256"
+        ) from error
+
+
+def kinds(names: dict[str, nn.Module], steps: list[Step]) -> Counter[tuple[str, int]]:
+    """How many passes there were of each network at each size of its batch."""
+    name_of = {network: name for name, network in names.items()}
+    return Counter((name_of[noted.network], noted.batch) for step in steps for noted in step.passes)
+
+
+def print_times(method: Method, trial: Trial) -> None:
+    """The passes of all steps; of the last one what lies outside of them, and its arithmetic."""
+    names, last = networks_of(method), trial.steps[-1]
+    for (name, batch), count in kinds(names, trial.steps).items():
+        console.print(f"{count} passes of the {name}, a batch of {batch}")
+    inside, counts = sum(noted.seconds for noted in last.passes), [teraflops(noted) for noted in last.passes]
+    console.print(
+        f"of the last step, {1 - inside / last.seconds:.1%} outside the passes, whose arithmetic is "
+        f"{' + '.join(f'{count:.1f}' for count in counts)} TFLOP in the bare networks. That is "
+        f"{sum(counts) / last.seconds:.2f} TFLOP/s, and {sum(counts) / inside:.2f} in the passes, of "
+        f"{matmul_teraflops(trial.Z.device, last.passes[0].network.dtype):.2f} that a matrix product reaches here"
+    )
+
+
+def print_memory(device: torch.device, trial: Trial) -> None:
+    """The peaks, and whether they are within what a check on the CPU should do with."""
+    where = "GPU" if device.type == "cuda" else "host"
+    within = f": {'within' if trial.decoded <= ROOM else 'more than'} {ROOM} GiB" if where == "host" else ""
+    console.print(
+        f"peak of {where} memory: {trial.built:.1f} GiB once built, {trial.steps[-1].peak:.1f} GiB up to the last "
+        f"step, {trial.decoded:.1f} GiB with decoding{within}"
+    )
+
+
+def settings(overrides: Sequence[str]) -> list[str]:
+    """The overrides of a check: full size and random weights, few frames and steps; those given precede them."""
+    method = chosen_method(overrides)
+    half = "bfloat16" if method == "tune_a_video" else "float16"  # in float16 gradients vanish
+    precision = f"dtype={half if torch.cuda.is_available() and 'device=cpu' not in overrides else 'float32'}"
+    size = () if method == "score_distillation" else PUBLISHED_SIZE
+    control = (*CONTROL_NET, f"control_net.network.{precision}") if method == "control_video" else ()
+    chosen = [*RANDOM, f"model.{precision}", f"image_model.{precision}", "model.num_frames=8", *size, *control]
+    by_key = {override.partition("=")[0]: override for override in (*chosen, *few_steps(overrides, 2), *overrides)}
+    return list(by_key.values())
 
 
 @one_sentence()
@@ -162,35 +206,22 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for assd.run, such as model=zeroscope model.num_frames=16")
-    overrides = [given for given in parser.parse_args().overrides if given != RANDOM[0]]
-    precision = "float16" if torch.cuda.is_available() and "device=cpu" not in overrides else "float32"
-    defaults = (f"model.dtype={precision}", f"image_model.dtype={precision}", "model.num_frames=8",
-                "steps.distillation=2")  # fmt: skip
-    cfg = composed([*RANDOM, *defaults, *overrides])
+    cfg = composed(settings(parser.parse_args().overrides))
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("assd").setLevel(logging.INFO)  # what a method says of the memory that it will take
 
     started = time.perf_counter()
-    method: ScoreDistillation = instantiate(cfg.method, _convert_="all")
-    image_model: LatentDiffusion = instantiate(cfg.image_model)
+    method: Method = instantiate(cfg.method, _convert_="all")
     console.print(f"built in {time.perf_counter() - started:.0f} s")
-    console.print(describe({cfg.model.path: method.model, cfg.image_model.path: image_model}))
-    trial = edit_noise(method, cfg.seed)
-    steps = ", ".join(f"{s:.2f}" for s in trial.steps)
-    console.print(f"{len(trial.steps)} steps with fusion and joint guidance: {steps} s (the first with encoding)")
-    last, inside = trial.steps[-1], sum(trial.passes[-len(trial.passes) // len(trial.steps) :])
-    counts = arithmetic(method, trial.Z)
-    floor = ", ".join(f"{count:.1f} TFLOP in the {name} U-Net" for name, count in counts.items())
-    console.print(
-        f"of the last one, {1 - inside / last:.1%} outside the U-Nets. Its arithmetic: {floor}. That is "
-        f"{sum(counts.values()) / last:.2f} TFLOP/s, and {sum(counts.values()) / inside:.2f} in the passes, of "
-        f"{matmul_teraflops(method.model.device, method.model.unet.dtype):.2f} that a matrix product reaches here"
-    )
-    built, *_, after_loop, after_decoding = trial.peaks
-    console.print(
-        f"peak of {'GPU' if method.model.device.type == 'cuda' else 'host'} memory: {built:.1f} GiB once built, "
-        f"{after_loop:.1f} GiB up to the last step, {after_decoding:.1f} GiB with decoding"
-    )
-    moved = bool(trial.Z.isfinite().all()) and not torch.equal(trial.Z, trial.Z_ref)
-    sys.exit(0 if moved else "the latent did not move, or holds NaN or Inf")
+    paths = {"video": cfg.model.path, "image": cfg.image_model.path}
+    console.print(describe({paths[kind]: model for kind, model in models_of(method).items()}))
+    if "ControlNet" in networks_of(method):
+        console.print(f"and a ControlNet of {parameters(networks_of(method)['ControlNet'])}")
+    with missing_memory_said():
+        trial = edit_noise(method, cfg.seed)
+    print_times(method, trial)
+    print_memory(trial.Z.device, trial)
+    sys.exit(0 if trial.moved else "the latent did not move, or holds NaN or Inf")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,15 @@ from assd.runs.reader import FinishedEdit, run_overrides
 from assd.runs.sweep import sweep_runs
 from evaluation.scores import scored_runs
 
+STEPS = {  # the settings of each method that say how many steps its phases have
+    "score_distillation": ("steps.distillation",),
+    "tune_a_video": ("method.tuning.steps", "method.inversion_steps", "method.sampling_steps"),
+    "fatezero": ("method.sampling_steps",),
+    "tokenflow": ("method.inversion_steps", "method.sampling_steps"),
+    "flatten": ("method.inversion_steps", "method.sampling_steps", "method.injection_steps"),
+    "control_video": ("method.sampling_steps",),
+}
+
 
 def arguments(doc: str | None, name: str, pairs: int) -> argparse.Namespace:
     """The command line of experiment `name`: where it writes, how many pairs it takes, overrides in Hydra's words."""
@@ -76,6 +85,23 @@ def first_pairs(cfg: DictConfig, count: int) -> Iterator[tuple[TextVideoPair, Fo
         found = True
         yield pair, footage
     require(found, f"none of the first {count} pairs could be read: there is nothing to show")
+
+
+def few_steps(overrides: Sequence[str], steps: int) -> list[str]:
+    """What gives every phase of the method that overrides choose so many steps; ControlVideo smooths at the last one.
+
+    Raises InputError for a method whose steps are not known here.
+    """
+    method = chosen_method(overrides)
+    require(method in STEPS, f"method must be one of {', '.join(STEPS)}; got {method!r}")
+    smooth = ["method.smooth_steps=[1]"] if method == "control_video" else []
+    return [*(f"{setting}={steps}" for setting in STEPS[method]), *smooth]
+
+
+def chosen_method(overrides: Sequence[str]) -> str:
+    """The method that overrides choose."""
+    chosen = dict(override.partition("=")[::2] for override in overrides)
+    return chosen.get("method", "score_distillation")
 
 
 def noise_footage(canvas: Canvas, seed: int) -> Footage:

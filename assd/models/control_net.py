@@ -1,13 +1,9 @@
 """A ControlNet beside an image U-Net (Zhang et al. 2023): what a map of edges, depth or poses adds inside the U-Net."""
 
 import contextlib
-import re
-import shlex
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import huggingface_hub
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from einops import repeat
@@ -16,7 +12,8 @@ from torch import Tensor, nn
 
 from assd.device import resolve_device
 from assd.errors import InputError, require
-from assd.models.loading import PRECISIONS, resolve_folder
+from assd.models.hub import how_to_fetch, is_folder, resolve_folder
+from assd.models.loading import PRECISIONS
 from assd.models.store import held
 
 SHARED = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim")  # with the U-Net beside it
@@ -161,14 +158,15 @@ def load_control_net(
         require(architecture is not None, "random weights need an architecture: a folder with a config.json")
         return ControlNet(random_network(resolve_folder(architecture), precision), place)
     weights: dict[str, Any] = {"torch_dtype": precision, "use_safetensors": True}
-    if not Path(resolve_folder(path)).is_dir():
-        weights |= {"revision": revision, "variant": variant}
     try:
+        if not is_folder(path):
+            weights |= {"revision": revision, "variant": variant}
         return ControlNet(ControlNetModel.from_pretrained(resolve_folder(path), **weights), place)
     except (OSError, ValueError) as error:
+        fetch = how_to_fetch(path, ("config.json", "*.safetensors"), revision, download, licence)
         raise InputError(
             f"control_net path {path!r} can't be loaded: {error}\nIt must be a folder in diffusers' layout with "
-            f"config.json and safetensors, or the hub id of one.{how_to_fetch(path, revision, download, licence)}"
+            f"config.json and safetensors, or the hub id of one.{fetch}"
         ) from error
 
 
@@ -176,16 +174,3 @@ def random_network(folder: str, precision: torch.dtype) -> ControlNetModel:
     """Random weights (seed 0); those of the last, zero-initialised convolutions stay zero."""
     torch.manual_seed(0)
     return ControlNetModel.from_config(ControlNetModel.load_config(folder)).to(precision)
-
-
-def how_to_fetch(path: str, revision: str | None, download: str | None, licence: str | None) -> str:
-    """What a person types to get a hub repository's files that are read; nothing for what looks like a folder."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", path) or Path(path).parent.is_dir():
-        return ""
-    command = ["hf", "download", path, *(["--revision", revision] if revision else [])]
-    command += ["--include", "config.json", "--include", "*.safetensors"]
-    offline = " HF_HUB_OFFLINE is set, so nobody was asked." if huggingface_hub.constants.HF_HUB_OFFLINE else ""
-    size = f" ({download})" if download else ""
-    return f"{offline}\nTo fetch it{size}:\n  {shlex.join(command)}" + (
-        f"\nIts licence is {licence}." if licence else ""
-    )

@@ -1,16 +1,12 @@
 """Where a model comes from: a folder or hub repository in diffusers' layout, or random weights at a published size."""
 
-import importlib.resources
 import inspect
 import json
-import re
-import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import torch
 from diffusers import AutoencoderKL, AutoModel, DDPMScheduler, UNet2DConditionModel, UNet3DConditionModel
 from open_clip.tokenizer import SimpleTokenizer
@@ -22,11 +18,10 @@ from transformers.utils import logging as transformers_logging
 from assd.data.pairs import Canvas
 from assd.device import resolve_device
 from assd.errors import InputError, require
+from assd.models.hub import how_to_fetch, is_folder, resolve_folder
 from assd.models.store import held
 from assd.models.unet import LatentDiffusion
 
-EMBEDDED = "pkg://"  # a folder inside an installed package, `pkg://assd.shapes/weights`
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 PRECISIONS = ("float32", "bfloat16", "float16")
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "laplace", "sigmoid")  # of diffusers' DDPMScheduler
@@ -124,9 +119,7 @@ class Repository:
 
     def _parts(self, folder: str, precision: torch.dtype) -> dict[str, Any]:
         transformers_logging.disable_progress_bar()
-        is_local = Path(folder).is_dir()
-        if not is_local and not HUB_ID.fullmatch(self.path):
-            raise FileNotFoundError("there is no such folder")
+        is_local = is_folder(self.path)
         common: dict[str, Any] = {"revision": self.revision} if self.revision and not is_local else {}
         weights = common | {"torch_dtype": precision, "use_safetensors": None if self.allow_bin else True}
         if self.variant and (not is_local or any(Path(folder, self.unet).glob(f"*.{self.variant}.*"))):
@@ -141,19 +134,12 @@ class Repository:
         )
 
     def how_to_fetch(self) -> str:
-        """What a person types to get a hub repository's files that are read; nothing for what looks like a folder."""
-        if not HUB_ID.fullmatch(self.path) or Path(self.path).parent.is_dir():
-            return ""
+        """What a person types to get the files that are read."""
         suffixes = [f".{self.variant}.safetensors" if self.variant else ".safetensors"]
         suffixes += [".bin"] if self.allow_bin else []
         networks = [name for name in (self.unet, self.vae, self.text_encoder) if name]
         wanted = ["*/*.json", "tokenizer/*", *(f"{name}/*{suffix}" for name in networks for suffix in suffixes)]
-        command = ["hf", "download", self.path, *(["--revision", self.revision] if self.revision else [])]
-        command += [word for pattern in wanted for word in ("--include", pattern)]
-        offline = " HF_HUB_OFFLINE is set, so nobody was asked." if huggingface_hub.constants.HF_HUB_OFFLINE else ""
-        size = f" ({self.download})" if self.download else ""
-        terms = f"\nIts licence is {self.licence}." if self.licence else ""
-        return f"{offline}\nTo fetch it{size}:\n  {shlex.join(command)}{terms}"
+        return how_to_fetch(self.path, wanted, self.revision, self.download, self.licence)
 
 
 def damaged_weights(folder: Path) -> list[str]:
@@ -226,11 +212,3 @@ def to_channels_last(unet: nn.Module) -> None:
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             layout = torch.channels_last if isinstance(module, nn.Conv2d) else torch.channels_last_3d
             module.to(memory_format=layout)
-
-
-def resolve_folder(path: str) -> str:
-    """`pkg://package/folder` to where that folder is installed; anything else unchanged."""
-    if not path.startswith(EMBEDDED):
-        return path
-    package, _, folder = path.removeprefix(EMBEDDED).partition("/")
-    return str(Path(str(importlib.resources.files(package))) / folder)

@@ -18,7 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from assd.data.video import write_frames, write_video
-from assd.models.loading import resolve_folder
+from assd.models.hub import resolve_folder
 from evaluation.scores import COLUMNS, row, update_scores
 from tests.commands import PAIR
 from tests.data.clips import noisy_clip, smooth_clip

@@ -13,6 +13,7 @@ from PIL import Image
 
 from assd.models import resolve_folder
 from evaluation.scores import COLUMNS, row, update_scores
+from tests.commands import PAIR
 
 pytestmark = pytest.mark.end_to_end
 
@@ -73,6 +74,46 @@ def test_tune(tmp_path, experiment, monkeypatch):
     assert table["mean"].to_dict() == {f"attention.lam={lam}": lam + 0.5 for lam in (0.0, 0.8, 1.0)}
     assert table.difference.dropna().to_dict() == pytest.approx({"attention.lam=0.0": -0.8, "attention.lam=1.0": 0.2})
     assert "## attention.lam" in (tmp_path / "tune.md").read_text()
+
+
+def test_quirks(tmp_path, experiment, monkeypatch, finished_run, capsys):
+    """A table of each method, its differences to the first row; a row that can't be had is named with what it needs."""
+    from experiments import quirks  # noqa: PLC0415
+
+    def edited_already(output, pairs, choices, overrides):
+        """A run as the sweep leaves it, whose edits lie the lower, the more of the options it has."""
+        options = [override for override in overrides if override.startswith("method.")]
+        run = output / "-".join(overrides[:-1])
+        if not run.exists():
+            finished_run(run, lambda footage: footage.frames, pairs=1)
+            update_scores(
+                run, pd.DataFrame([row(PAIR, "edited", "psnr", "higher", 30.0 - len(options))], columns=COLUMNS)
+            )
+        return [run]
+
+    needs = {"method.flow=raft": "weights of RAFT", "method.wrap_control_frames=true": "a ControlNet\nand more"}
+    monkeypatch.setattr(quirks, "missing", lambda overrides: next((needs[o] for o in overrides if o in needs), ""))
+    monkeypatch.setattr(quirks, "sweep", edited_already)
+    experiment("quirks", tmp_path)
+    table = pd.read_csv(tmp_path / "quirks.csv").set_index(["table", "method"])
+    assert table.loc["ControlVideo"].difference.dropna().to_dict() == dict.fromkeys(
+        ["residuals_in_place", "interpolation=average", "window=3"], -1.0
+    )
+    windows = table.loc["ControlVideo in windows of 3 frames"]
+    assert windows.difference.dropna().to_dict() == {"window_sees=first_and_last": -1.0}
+    text = (tmp_path / "quirks.md").read_text()
+    assert "flow=raft is left out: weights of RAFT" in text and "wrap_control_frames is left out: a ControlNet" in text
+    assert (tmp_path / "quirks.png").is_file()
+
+
+def test_what_a_quirk_needs_is_said(tmp_path):
+    """By the method itself: a ControlNet's folder that is not there, the weights of an optical flow."""
+    from experiments import quirks  # noqa: PLC0415
+
+    nowhere = f"control_net.network.path={tmp_path / 'nowhere'}"
+    assert "there is no such folder" in quirks.missing(["method=control_video", "device=cpu", nowhere])
+    assert quirks.missing(["method=flatten", "device=cpu", "method.flow=true"]) == ""
+    assert "got 'rift'" in quirks.missing(["method=flatten", "device=cpu", "method.flow=rift"])
 
 
 def test_figure5(tmp_path, experiment):

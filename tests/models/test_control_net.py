@@ -12,8 +12,9 @@ from torch import nn
 from assd.errors import InputError
 from assd.models.conditions import Annotator, Canny, control_maps, wrapped
 from assd.models.control_net import ControlNet, adding_in_place, load_control_net
-from assd.models.loading import resolve_folder
+from assd.models.hub import resolve_folder
 from assd.models.store import STORE
+from tests.fakes import unused
 from tests.parity.network import set_weights, tiny_unet
 
 SMALL = dict(
@@ -126,8 +127,14 @@ def test_a_missing_one_says_how_to_fetch_it(monkeypatch):
         load_control_net("nobody/nothing", revision="abc", licence="MIT", download="1 GB", device="cpu")
     for words in ("HF_HUB_OFFLINE", "hf download nobody/nothing --revision abc", "1 GB", "Its licence is MIT"):
         assert words in str(error.value)
-    with pytest.raises(InputError, match="folder in diffusers' layout"):
-        load_control_net("/nowhere/at/all", device="cpu")
+
+
+@pytest.mark.parametrize("path", ["/nowhere/at/all", "pkg://assd.shapes/nowhere"])
+def test_a_folder_that_is_not_there_is_asked_of_no_hub(path, monkeypatch):
+    monkeypatch.setattr("assd.models.control_net.ControlNetModel.from_pretrained", unused)
+    with pytest.raises(InputError, match="there is no such folder") as error:
+        load_control_net(path, device="cpu")
+    assert "hf download" not in str(error.value)
 
 
 def test_edges_lie_where_the_picture_changes():

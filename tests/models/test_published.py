@@ -18,7 +18,8 @@ from assd.data.video import write_video
 from assd.errors import InputError
 from assd.methods.score_distillation.fusion import WeightedAttentionFusion
 from assd.models import load
-from assd.models.loading import clip_tokenizer, resolve_folder
+from assd.models.hub import resolve_folder
+from assd.models.loading import clip_tokenizer
 from tests.commands import program
 from tests.models.pipelines import PROMPTS, SIZE, image_pipeline, overrides, save_all, video_pipeline
 
