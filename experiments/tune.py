@@ -1,8 +1,8 @@
 """The choice of the open parameters: `python -m experiments.tune`, or of another method's: `... tune method=tokenflow`.
 
 One grid a parameter (`experiments/grids.yaml`), the others at their default, on the embedded world's tuning pairs, none
-of which is among the 30 that tables are made of. Writes one table per parameter into tune.md, with paired differences to
-the default value, and tune.csv.
+of which is among the 30 that tables are made of. Writes one table per parameter into tune.md, with paired differences
+to the default value, and tune.csv.
 """
 
 from pathlib import Path
