@@ -8,7 +8,7 @@ steps of the full method, and prints parameter counts, shapes, arithmetic, time 
 import argparse
 import contextlib
 import itertools
-import resource
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +28,7 @@ from assd.errors import one_sentence
 from assd.methods.method import Request
 from assd.methods.score_distillation import ScoreDistillation
 from assd.models import LatentDiffusion
+from assd.runs.cost import peak_memory, wall_clock
 from experiments.common import noise_footage
 
 SOURCE, TARGET = "a bear walking on rocks in a zoo", "a panda walking on rocks in a zoo"
@@ -56,14 +57,6 @@ def describe(models: dict[str, LatentDiffusion]) -> Table:
         networks = (model.unet, model.text_encoder, model.vae)
         table.add_row(name, *map(parameters, networks), precision, str(model.device))
     return table
-
-
-def peak_memory(device: torch.device) -> float:
-    """GiB up to now: the process's own on the CPU; what torch allocated at most on a GPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-    return kilobytes / 2**20
 
 
 def teraflops(unet: torch.nn.Module, z_shape: tuple[int, ...], tokens: int) -> float:
@@ -99,13 +92,6 @@ def matmul_teraflops(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * n**3 / min(seconds[1:]) / 1e12
 
 
-def wall_clock(device: torch.device) -> float:
-    """Seconds, once the device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
 @dataclass(frozen=True)
 class Trial:
     """An edit of noise: seconds of each step and of each U-Net pass, peaks in GiB, the latent before and after."""
@@ -121,12 +107,16 @@ def edit_noise(method: ScoreDistillation, seed: int, source: str = SOURCE, targe
     """Edits a video of noise; the device is waited for after each step and around each U-Net pass."""
     model, footage = method.model, noise_footage(method.canvas, seed)
     now = partial(wall_clock, model.device)
+
+    def peak() -> float:
+        return peak_memory(model.device) or math.nan  # where the system says nothing
+
     model.embed(("", "", target, source))  # remembered, as in any step but the first
-    times, peaks = [now()], [peak_memory(model.device)]
+    times, peaks = [now()], [peak()]
 
     def advance(step: int) -> None:
         times.append(now())
-        peaks.append(peak_memory(model.device))
+        peaks.append(peak())
 
     unets = list({id(loss.model): loss.model.unet for loss in method.losses.values()}.values())
     with noting_passes(unets, now) as passes:
@@ -134,7 +124,7 @@ def edit_noise(method: ScoreDistillation, seed: int, source: str = SOURCE, targe
     Z_ref, Z = edit.latents["Z_ref"], edit.latents["Z"]
     console.print(f"frames {tuple(footage.frames.shape)}, latent {tuple(Z.shape)}, edited {tuple(edit.frames.shape)}")
     steps = [after - before for before, after in itertools.pairwise(times)]
-    return Trial(steps, passes, [*peaks, peak_memory(model.device)], Z_ref, Z)
+    return Trial(steps, passes, [*peaks, peak()], Z_ref, Z)
 
 
 @contextlib.contextmanager
