@@ -22,7 +22,7 @@ from assd.data.pairs import Footage, TextVideoPair
 from assd.data.video import to_bytes
 from assd.errors import one_sentence, require
 from assd.runs import pictures
-from assd.runs.reader import edits_of, read_environment
+from assd.runs.reader import edits_of
 from assd.runs.sweep import read_sweep
 from evaluation.comparison import UNEDITED, collect, failures, summarize
 from evaluation.report import REPORT_HTML
@@ -105,9 +105,9 @@ def column_heads(cfg: DictConfig) -> dict[str, str]:
 
 def machine(runs: Iterable[Path]) -> str:
     """Where time and memory were measured."""
-    devices = [read_environment(run).get("device", {}) for run in runs]
-    names = sorted({f"{d.get('name', d['type'])} ({d['type']})" for d in devices if "type" in d})
-    where = f"on {names[0]}" if len(names) == 1 else f"NOT on one machine, but on {', '.join(names) or 'unknown ones'}"
+    costs = [edit.cost for run in runs for edit in edits_of(run)]
+    names = sorted({cost.device or "an unknown one" for cost in costs if cost})
+    where = f"on {names[0]}" if len(names) == 1 else f"NOT on one device, but on {', '.join(names) or 'none'}"
     return (
         f"Time and peak memory are of one video, the networks being loaded, {where}: on a GPU what torch allocated, on "
         f"a CPU the process's resident set"

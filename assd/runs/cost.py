@@ -8,7 +8,10 @@ from pathlib import Path
 
 import torch
 
+from assd.runs.environment import device_name
+
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of Linux
+JOINED = " + "
 RESET_PEAK = "5"  # written to clear_refs, it lowers VmHWM to what is resident now (proc(5))
 
 
@@ -21,15 +24,27 @@ class Cost:
     peak_memory_gib  on a GPU what torch had allocated at most; else the process's resident set, with all that it held
                      before, since the edit began (where the system can't say that, since the process began).
                      Edits made in one pass have its peak. None where nobody can say
+    device           where that was, such as `cpu x86_64`; of several, joined by ` + `. None where it is not known
     """
 
     seconds: float = 0.0
     peak_memory_gib: float | None = None
+    device: str | None = None
 
     def __add__(self, later: "Cost") -> "Cost":
         """The seconds of both, the higher peak."""
         peaks = [peak for peak in (self.peak_memory_gib, later.peak_memory_gib) if peak is not None]
-        return Cost(seconds=self.seconds + later.seconds, peak_memory_gib=max(peaks, default=None))
+        devices = [name for part in (self.device, later.device) if part for name in part.split(JOINED)]
+        return Cost(
+            seconds=self.seconds + later.seconds,
+            peak_memory_gib=max(peaks, default=None),
+            device=JOINED.join(dict.fromkeys(devices)) or None,
+        )
+
+    def rounded(self) -> dict[str, float | str | None]:
+        """For people: seconds to two places, GiB to three."""
+        peak = None if self.peak_memory_gib is None else round(self.peak_memory_gib, 3)
+        return {"seconds": round(self.seconds, 2), "peak_memory_gib": peak, "device": self.device}
 
 
 NOTHING = Cost()
@@ -51,7 +66,8 @@ class Meter:
     def cost(self) -> Cost:
         """Up to now."""
         seconds = (wall_clock(self.device) - self.started) / self.together
-        return self.before + Cost(seconds=seconds, peak_memory_gib=peak_memory(self.device))
+        device = f"{self.device.type} {device_name(self.device)}"
+        return self.before + Cost(seconds=seconds, peak_memory_gib=peak_memory(self.device), device=device)
 
 
 def wall_clock(device: torch.device) -> float:

@@ -174,9 +174,7 @@ class EditDirectory(FinishedEdit):
                 write_frames(self.path / name, frames)
         with aside(self.path / "latents.safetensors") as partial:
             save_file({name: own(latent) for name, latent in edit.latents.items()}, partial)
-        peak = cost.peak_memory_gib
-        numbers = {"seconds": round(cost.seconds, 2), "peak_memory_gib": None if peak is None else round(peak, 3)}
-        self._write_record(FINISHED, seed=identity["seed"], **numbers, fps=footage.fps, identity=identity)
+        self._write_record(FINISHED, seed=identity["seed"], **cost.rounded(), fps=footage.fps, identity=identity)
         self._checkpoint.unlink(missing_ok=True)
 
     def fail(self, error: Exception, seed: int) -> None:

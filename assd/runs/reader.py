@@ -79,10 +79,11 @@ class FinishedEdit:
     @property
     def cost(self) -> Cost | None:
         """What a finished edit cost, as far as its record says so; None where it is not finished, or of no version."""
-        seconds, peak = (self.record.get(name) for name in ("seconds", "peak_memory_gib"))
+        seconds, peak, device = (self.record.get(name) for name in ("seconds", "peak_memory_gib", "device"))
         if not (self.finished and isinstance(seconds, (int, float))):
             return None
-        return Cost(seconds=seconds, peak_memory_gib=peak if isinstance(peak, (int, float)) else None)
+        peak = float(peak) if isinstance(peak, (int, float)) else None
+        return Cost(seconds=float(seconds), peak_memory_gib=peak, device=None if device is None else str(device))
 
     def video(self, name: str, suffix: str = ".mp4") -> Path | None:
         """The file of a video by its name, such as `source` or `edited`; None where there is none."""

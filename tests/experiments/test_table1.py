@@ -1,6 +1,7 @@
 """Table 1 and figure 3: whose row is where, what the paragraph may say, and what a study adds."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -18,7 +19,7 @@ from evaluation.study.simulate import Raters
 from experiments import common, table1
 from experiments.findings import FEWEST_PAIRS, metric_verdicts, paragraph
 from experiments.study import labels, right_half
-from experiments.table1 import MEMORY, METHODS, OURS, TIME, first_runs, measured
+from experiments.table1 import MEMORY, METHODS, OURS, TIME, first_runs, machine, measured
 
 PAIRS = [f"pair-{number}" for number in range(6)]
 TEXT, CHANGE = "CLIP text", "contamination"
@@ -77,6 +78,23 @@ def test_what_an_edit_cost_is_a_column(sweep):
     summary = summarize(measured(sweep, PAIRS)).set_index(["method", "metric"])["mean"]
     assert (summary["ASSD", TIME], summary["ASSD", MEMORY]) == (3.0, 0.75)
     assert ("source, unedited", TIME) not in summary.index
+
+
+def test_costs_of_several_machines_are_not_compared_in_silence(sweep):
+    """The edits' own records say where they were made; the environment is that of whoever came last."""
+    record = {"status": "finished", "source_prompt": "a", "target_prompt": "b", "seconds": 1.0}
+    for name, device in (("method=tune_a_video", "cuda h100"), ("ablation=video_dds", "cpu x86_64")):
+        (sweep / name / "edits" / PAIRS[0] / "edit.json").write_text(json.dumps(record | {"device": device}))
+    assert "on cpu x86_64:" in machine([only(sweep, "ablation=video_dds")])
+    said = machine([only(sweep, name) for name in ("method=tune_a_video", "ablation=video_dds")])
+    assert "NOT on one device, but on cpu x86_64, cuda h100" in said
+
+
+def only(sweep, name):
+    """A run with its first edit alone."""
+    for pair in PAIRS[1:]:
+        shutil.rmtree(sweep / name / "edits" / pair, ignore_errors=True)
+    return sweep / name
 
 
 def test_only_the_pairs_asked_for_count(sweep):

@@ -90,6 +90,8 @@ def test_the_higher_peak_counts():
     assert Cost(seconds=1, peak_memory_gib=3) + Cost(seconds=2, peak_memory_gib=2) == Cost(seconds=3, peak_memory_gib=3)
     assert (Cost(seconds=1) + Cost(seconds=2, peak_memory_gib=2)).peak_memory_gib == 2
     assert (Cost(seconds=1) + Cost(seconds=2)).peak_memory_gib is None
+    began, went_on = Cost(device="cpu a"), Cost(device="cuda b")
+    assert (began + went_on + went_on).device == "cpu a + cuda b"
 
 
 @pytest.mark.skipif(not CLEAR_REFS.exists(), reason="the peak is reset through Linux's /proc")
@@ -120,6 +122,7 @@ def test_no_peak_where_the_system_says_none(monkeypatch, tmp_path):
     ("record", "known"),
     [
         ({"status": "finished", "seconds": 2.0, "peak_memory_gib": 0.5}, Cost(seconds=2.0, peak_memory_gib=0.5)),
+        ({"status": "finished", "seconds": 2, "device": "cpu a"}, Cost(seconds=2.0, device="cpu a")),
         ({"status": "finished", "seconds": 2.0}, Cost(seconds=2.0)),
         ({"status": "finished", "seconds": 2.0, "peak_memory_gib": None}, Cost(seconds=2.0)),
         ({"status": "finished"}, None),
