@@ -94,7 +94,7 @@ def per_pair(scores: pd.DataFrame) -> pd.DataFrame:
 def summarize(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
     """The tidy table: method, metric, better, mean, low, high, pairs, and mean_shared, over the pairs that all methods
     edited; with a reference method, the mean paired difference to it: difference, difference_low, difference_high, and
-    difference_pairs, those that both have. A method without any value has one row, of 0 pairs.
+    difference_pairs, those that both have. A method without any value has one row, at the end, of 0 pairs.
 
     Raises InputError when there is no method of that name.
     """
@@ -158,5 +158,6 @@ def failures(scores: pd.DataFrame) -> list[str]:
     for (method, metric), rows in failed(scores).groupby(["method", "metric"], sort=False):
         counts = rows.pair.value_counts().sort_index()
         pairs = ", ".join(f"{pair} ({count} x)" if count > 1 else str(pair) for pair, count in counts.items())
-        sentences.append(f"{method}: no {metric or 'result'} for {pairs} ({rows.reason.iloc[0]})")
+        reason = " ".join(str(rows.reason.iloc[0]).split())  # on one line
+        sentences.append(f"{method}: no {metric or 'result'} for {pairs} ({reason})")
     return sentences

@@ -59,9 +59,10 @@ def sweep(output: Path, pairs: int, choices: Sequence[str], overrides: Sequence[
 
 
 def sweep_parts(output: Path, pairs: int, parts: Sequence[Sequence[str]], overrides: Sequence[str]) -> None:
-    """Several sweeps, which no one command could choose, into one folder: in the end one sweep with one report.
+    """Several sweeps into one folder, each in a process of its own: in the end one sweep with one report.
 
-    Which runs there are, and why one failed, stands in sweep.json.
+    So a sweep may choose what no one command could, and what it costs does not depend on what another one left in
+    memory. Which runs there are, and why one failed, stands in sweep.json.
     """
     done = []
     for choices in parts:

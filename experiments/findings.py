@@ -49,7 +49,7 @@ def paragraph(metrics: pd.DataFrame, study: pd.DataFrame, reference: str) -> str
     sentences = []
     if not metrics.empty:
         sentences.append(
-            f"The other methods against {reference}, by the mean paired difference over {span(metrics.pairs)} pairs "
+            f"The other methods against {reference}, by the mean paired difference over {span(metrics.pairs)}, "
             f"and its 95 % bootstrap interval."
         )
         sentences += [measure(str(name), rows) for name, rows in metrics.groupby("measure", sort=False)]
@@ -103,6 +103,8 @@ def orders(verdicts: pd.DataFrame, reference: str) -> list[str]:
 
 
 def span(counts: pd.Series) -> str:
-    """`6`, or `5 to 6`."""
+    """`1 pair`, `6 pairs`, or `5 to 6 pairs`."""
     few, many = int(counts.min()), int(counts.max())
-    return str(many) if few == many else f"{few} to {many}"
+    if few < many:
+        return f"{few} to {many} pairs"
+    return "1 pair" if many == 1 else f"{many} pairs"

@@ -42,7 +42,7 @@ METHODS = {  # in the paper's order, under its names
     "video_dds": "Video-DDS",
 }
 OURS = METHODS["score_distillation"]
-PARTS = ([f"method={','.join(name for name in METHODS if name != 'video_dds')}"], ["+ablation=video_dds"])
+PARTS = tuple(["+ablation=video_dds" if name == "video_dds" else f"method={name}"] for name in METHODS)
 METRICS = {  # of the left half, where a run has them, by what heads their columns
     "clip_text": "CLIP text",
     "clip_consistency": "CLIP consistency",
@@ -68,9 +68,13 @@ def measured(folder: Path, pairs: Sequence[str]) -> pd.DataFrame:
         label, reason = METHODS.get(method_of(overrides), method_of(overrides)), sweep["failed"].get(run)
         parts.append(scores_of(folder / run, label, reason, pairs))
     scores = pd.concat(parts, ignore_index=True)
-    scores = scores[scores.pair.isin(pairs)]
+    return in_order(scores[scores.pair.isin(pairs)])
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows by their method: what does not edit, then as in the paper."""
     order = {label: place for place, label in enumerate([*UNEDITED.values(), *METHODS.values()])}
-    return scores.sort_values("method", key=lambda methods: methods.map(order), kind="stable", ignore_index=True)
+    return table.sort_values("method", key=lambda methods: methods.map(order), kind="stable", ignore_index=True)
 
 
 def scores_of(run: Path, label: str, reason: str | None, pairs: Sequence[str]) -> pd.DataFrame:
@@ -164,6 +168,7 @@ def main() -> None:
     scores = scores[scores.metric.isin([*heads, ""])]
     summary, notes = summarize(scores, OURS), failures(scores)
     require(not summary.empty, f"no method edited any of these pairs. {'. '.join(notes)}")
+    summary = in_order(summary)
     print(write(options.output, summary, heads, right, [*notes, machine(runs.values())]))
     blocks = [figure3(runs, *pair) for pair in pairs]
     pictures.save(pictures.stack(blocks, columns=3), options.output / "figure3.png")
