@@ -60,8 +60,8 @@ class Meter:
 
     def __init__(self, device: torch.device, before: Cost = NOTHING, together: int = 1):
         self.device, self.before, self.together = device, before, together
+        self.started = wall_clock(device)  # which also wakes a GPU: before that it has no peak to reset
         reset_peak_memory(device)
-        self.started = wall_clock(device)
 
     def cost(self) -> Cost:
         """Up to now."""
