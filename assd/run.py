@@ -88,7 +88,7 @@ def run(cfg: DictConfig, hydra_cfg: DictConfig, stop: Stop) -> float | None:
                     copy.scores(numbers[folder.pair.id], score_edit(folder, metrics))
 
             editor = Editor(
-                method, directory, cfg.seed, cfg.save_frames, cfg.targets_together, stop, console,
+                method, directory, cfg.seed, cfg.save_frames, cfg.targets_together, stop, console, device,
                 on_steps=lambda pair, curves: copy.steps(numbers[pair], curves), on_finished=score,
             )  # fmt: skip
             editor.edit_all(pairs)

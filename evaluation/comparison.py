@@ -1,7 +1,8 @@
 """Comparisons: which runs make up one row of a table, what it is called, and its means over pairs.
 
 Runs that differ in their seed alone are one method, each pair's value the mean over seeds. The unedited source, and the
-source through the autoencoder, are methods of their own.
+source through the autoencoder, are rows of their own, and so are runs of `method=reconstruction`. None of them edits,
+and none is ranked: they say where an edit begins, and how much of the source it can keep at most.
 """
 
 import csv
@@ -17,6 +18,8 @@ from evaluation.scores import failed, read_scores, values
 
 PAPER_CSV = Path(__file__).with_name("paper_table1.csv")
 UNEDITED = {"source": "source, unedited", "reconstruction": "source, through the autoencoder"}
+RECONSTRUCTING = "method=reconstruction"
+INVERTING = {"method.inversion=true": "DDIM inversion and back"}
 
 
 def row_names(runs: list[Path]) -> list[str]:
@@ -26,6 +29,8 @@ def row_names(runs: list[Path]) -> list[str]:
     ['full', 'no_waf', 'default']
     >>> row_names([Path("loss=[assd,sds],seed=2")])
     ['loss=[assd,sds]']
+    >>> row_names([Path("method=reconstruction,method.inversion=true"), Path("method=tokenflow")])
+    ['source, through the autoencoder, DDIM inversion and back', 'tokenflow']
     """
     every = [run_overrides(run) for run in runs]
     overrides = [[part for part in parts if not re.fullmatch(r"seed=\d+", part)] for parts in every]
@@ -36,7 +41,16 @@ def row_names(runs: list[Path]) -> list[str]:
     names = [name or "default" for name in names]
     if len(set(map(tuple, every))) < len(every):  # the same run in several folders
         names = [f"{run.resolve().parent.name}/{name}" for run, name in zip(runs, names)]
-    return names
+    return [
+        reconstruction_name(parts) if RECONSTRUCTING in given else name
+        for given, parts, name in zip(overrides, shown, names)
+    ]
+
+
+def reconstruction_name(shown: list[str]) -> str:
+    """What a run of `method=reconstruction` is called: an unedited row, and what else sets it apart."""
+    more = [INVERTING.get(part.lower(), part) for part in shown if part != RECONSTRUCTING]
+    return ", ".join([UNEDITED["reconstruction"], *more])
 
 
 def by_row(runs: list[Path]) -> dict[str, Path]:
@@ -56,8 +70,10 @@ def collect(runs: list[Path], names: list[str] | None = None) -> pd.DataFrame:
     several = len(set(sizes)) > 1
     for run, name, size in zip(runs, names or row_names(runs), sizes):
         scores = read_scores(run)
-        unedited = {video: f"{label} ({size})" if several else label for video, label in UNEDITED.items()}
-        parts.append(scores.assign(method=scores.video.map(unedited).fillna(name)))
+        suffix = f" ({size})" if several else ""
+        unedited = {video: label + suffix for video, label in UNEDITED.items()}
+        own = name + suffix if is_unedited(name) else name
+        parts.append(scores.assign(method=scores.video.map(unedited).fillna(own)))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -78,12 +94,12 @@ def per_pair(scores: pd.DataFrame) -> pd.DataFrame:
 def summarize(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
     """The tidy table: method, metric, better, mean, low, high, pairs, and mean_shared, over the pairs that all methods
     edited; with a reference method, the mean paired difference to it: difference, difference_low, difference_high, and
-    difference_pairs, those that both have.
+    difference_pairs, those that both have. A method without any value has one row, at the end, of 0 pairs.
 
     Raises InputError when there is no method of that name.
     """
     by_pair = per_pair(scores)
-    methods = ordered(by_pair.method)
+    methods = ordered(scores.method)
     require(
         reference is None or reference in methods,
         f"--reference must be one of {', '.join(methods)}; got {reference!r}",
@@ -104,7 +120,9 @@ def summarize(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFram
                 row |= {"difference": change.mean, "difference_low": change.low, "difference_high": change.high}
                 row |= {"difference_pairs": change.count}
             rows.append(row)
-    return pd.DataFrame(rows)
+    empty = [method for method in methods if method not in set(by_pair.method)] if rows else []
+    first = {key: rows[0][key] for key in ("metric", "better")} if rows else {}
+    return pd.DataFrame([*rows, *({"method": method, **first, "pairs": 0} for method in empty)])
 
 
 def ordered(methods: pd.Series) -> list[str]:
@@ -132,7 +150,7 @@ def published() -> pd.DataFrame:
 
 
 def failures(scores: pd.DataFrame) -> list[str]:
-    """A sentence for each method that has edits without result, and for each metric that broke, with the reason.
+    """A sentence for each method that has edits without result, and for each metric that broke, with the first reason.
 
     With several seeds, a pair is named with its count.
     """
@@ -140,6 +158,6 @@ def failures(scores: pd.DataFrame) -> list[str]:
     for (method, metric), rows in failed(scores).groupby(["method", "metric"], sort=False):
         counts = rows.pair.value_counts().sort_index()
         pairs = ", ".join(f"{pair} ({count} x)" if count > 1 else str(pair) for pair, count in counts.items())
-        reason = f" ({rows.reason.iloc[0]})" if metric else ""
-        sentences.append(f"{method}: no {metric or 'result'} for {pairs}{reason}")
+        reason = " ".join(str(rows.reason.iloc[0]).split())  # on one line
+        sentences.append(f"{method}: no {metric or 'result'} for {pairs} ({reason})")
     return sentences

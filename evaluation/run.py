@@ -9,6 +9,8 @@ A run is scored on the dataset of the command that made it, any other folder on 
 metrics of `conf/config.yaml`. Overrides in Hydra's words change all of these. Writes scores.csv into each (and a run's
 report again), and prints means over pairs. A run that came from somebody else runs none of their code: what it asks for
 must be named in this project's `conf/`, or be allowed by `--trust`.
+
+Exits with 1 where the video of a finished edit is gone or damaged, after everything else is scored.
 """
 
 import argparse
@@ -29,10 +31,10 @@ from assd.config import composed, in_full, known_targets
 from assd.data.video import find_video
 from assd.errors import InputError, one_sentence, require
 from assd.runs.directory import EditDirectory
-from assd.runs.reader import CONFIG_YAML, ENVIRONMENT_JSON, is_run, read_dataset, run_overrides
+from assd.runs.reader import CONFIG_YAML, ENVIRONMENT_JSON, FinishedEdit, is_run, read_dataset, run_overrides
 from evaluation.case import Metric
 from evaluation.report import REPORT_HTML, write_report
-from evaluation.scores import EDITED, score_edit, score_files, update_scores
+from evaluation.scores import EDITED, failed, score_edit, score_files, update_scores
 from evaluation.tables import means_table, print_failures
 
 console = Console()
@@ -128,6 +130,13 @@ def score(path: Path, overrides: list[str], trust: bool = False) -> pd.DataFrame
     return joined
 
 
+def lost(run: Path, scores: pd.DataFrame) -> list[str]:
+    """Why finished edits of a run have no score. One that failed, or is under way, has no video to be missed."""
+    unscored = failed(scores)
+    unscored = unscored[(unscored.video == EDITED) & (unscored.metric == "")]
+    return [row.reason for row in unscored.itertuples() if FinishedEdit(run / "edits" / str(row.pair)).finished]
+
+
 @one_sentence()
 def main() -> None:
     """The command line."""
@@ -139,10 +148,13 @@ def main() -> None:
     paths = [Path(argument) for argument in given if Path(argument).exists() or not re.match(r"~|[^/]*=", argument)]
     overrides = [argument for argument in given if Path(argument) not in paths]
     require(bool(paths), f"no path among {', '.join(given)}: give run directories, or folders of <pair>.mp4")
+    gone = []
     for path in paths:
         scores = score(path, overrides, options.trust)
         console.print(means_table(str(path), scores))
         print_failures(console, scores)
+        gone += lost(path, scores)
+    require(not gone, f"{len(gone)} finished edits can't be scored: {'; '.join(gone)}")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def places(rows: pd.DataFrame) -> dict[str, int]:
 
     Ranked on the pairs that all of them have: a method that failed on the hard ones is not the better for it.
     """
-    edited = rows[~rows.method.map(is_unedited)]
+    edited = rows[~rows.method.map(is_unedited) & rows["mean"].notna()]
     measured = "pairs" in edited and edited.pairs.notna().any()
     if len(edited) < 2 or (measured and edited.mean_shared.isna().any()):
         return {}
@@ -99,7 +99,7 @@ def render(summary: pd.DataFrame, form: str, reference: str | None = None, notes
     parts = [render_one(summary, form)]
     if reference is not None and DIFFERENCE[0] in summary:
         parts.append(render_differences(summary, form, reference))
-    if "pairs" in summary and summary.groupby("metric").pairs.nunique().gt(1).any():
+    if "pairs" in summary and summary[summary.pairs > 0].groupby("metric").pairs.nunique().gt(1).any():
         notes = ["Best and second best are marked by the pairs that every method has", *(notes or [])]
     return "\n\n".join([*parts, *(heading(note, form) for note in notes or [])]) + "\n"
 

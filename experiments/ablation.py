@@ -13,11 +13,10 @@ from assd.config import composed
 from assd.data.pairs import Footage, TextVideoPair
 from assd.data.video import to_bytes
 from assd.errors import one_sentence
-from assd.files import write_text
 from assd.runs import pictures
 from evaluation.comparison import collect, failures, summarize
 from evaluation.tables import render, render_differences
-from experiments.common import arguments, by_choice, edits, first_pairs, leave, sweep
+from experiments.common import arguments, by_choice, edits, first_pairs, leave, sweep, write_table
 
 ABLATIONS = (
     "video_dds",
@@ -58,11 +57,12 @@ def main() -> None:
     scores = collect([run for _, run in named], [name for name, _ in named])
     summaries = {reference: summarize(scores, reference) for reference in REFERENCES if reference in found}
     summary = summaries.get(REFERENCES[0], summarize(scores))
-    for suffix, form in (("md", "md"), ("tex", "latex")):
-        parts = [render(summary, form, notes=failures(scores))]
-        parts += [render_differences(compared, form, reference) for reference, compared in summaries.items()]
-        write_text(options.output / f"table.{suffix}", "\n\n".join(parts) + "\n")
-    print((options.output / "table.md").read_text(encoding="utf-8"))
+
+    def parts(form: str) -> list[str]:
+        differences = [render_differences(compared, form, reference) for reference, compared in summaries.items()]
+        return [render(summary, form, notes=failures(scores)), *differences]
+
+    print(write_table(options.output, "table", parts))
     pairs = first_pairs(composed(options.overrides), options.pairs)
     leave(options.output, "figure4", [figure4(found, *pair) for pair in pairs], summary)
 

@@ -8,7 +8,7 @@ parameter counts, shapes, arithmetic, time and peak memory. Takes overrides: `mo
 import argparse
 import contextlib
 import logging
-import resource
+import math
 import sys
 import time
 from collections import Counter
@@ -28,6 +28,7 @@ from assd.config import composed
 from assd.errors import InputError, one_sentence
 from assd.methods.method import Method, Request
 from assd.models import LatentDiffusion
+from assd.runs.cost import peak_memory, wall_clock
 from experiments.common import chosen_method, few_steps, noise_footage
 from experiments.passes import Pass, models_of, networks_of, noting_passes
 
@@ -62,14 +63,6 @@ def describe(models: dict[str, LatentDiffusion]) -> Table:
     return table
 
 
-def peak_memory(device: torch.device) -> float:
-    """GiB up to now: the process's own on the CPU; what torch allocated at most on a GPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-    return kilobytes / 2**20
-
-
 def teraflops(noted: Pass) -> float:
     """The arithmetic of a pass in TFLOP, by torch's counter on a bare network of that kind that holds nothing."""
     with torch.device("meta"):
@@ -77,6 +70,11 @@ def teraflops(noted: Pass) -> float:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         bare(*noted.args, **noted.kwargs)
     return counter.get_total_flops() / 1e12
+
+
+def peak(device: torch.device) -> float:
+    """The peak of memory in GiB; not a number where the system says nothing."""
+    return peak_memory(device) or math.nan
 
 
 def matmul_teraflops(device: torch.device, dtype: torch.dtype) -> float:
@@ -89,13 +87,6 @@ def matmul_teraflops(device: torch.device, dtype: torch.dtype) -> float:
         torch.mm(a, a)
         seconds.append(wall_clock(device) - started)
     return 2 * n**3 / min(seconds[1:]) / 1e12
-
-
-def wall_clock(device: torch.device) -> float:
-    """Seconds, once the device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 @dataclass(frozen=True)
@@ -128,11 +119,11 @@ def edit_noise(method: Method, seed: int, source: str = SOURCE, target: str = TA
     (model, *_), footage = models_of(method).values(), noise_footage(method.canvas, seed)
     now = partial(wall_clock, model.device)
     model.embed(("", "", target, source))  # remembered, as in any step but the first
-    built, began, steps = peak_memory(model.device), [now()], []
+    built, began, steps = peak(model.device), [now()], []
 
     def advance(step: int) -> None:
         began.append(now())
-        steps.append(Step(began[-1] - began[-2], passes[:], peak_memory(model.device)))
+        steps.append(Step(began[-1] - began[-2], passes[:], peak(model.device)))
         passes.clear()
         console.print(f"step {step} of {method.num_steps}: {steps[-1].seconds:.2f} s, peak {steps[-1].peak:.1f} GiB")
 
@@ -140,7 +131,7 @@ def edit_noise(method: Method, seed: int, source: str = SOURCE, target: str = TA
         (edit,) = method(footage, source, [Request(target)], "noise", advance=advance)
     Z_ref, Z = edit.latents["Z_ref"], edit.latents["Z"]
     console.print(f"frames {tuple(footage.frames.shape)}, latent {tuple(Z.shape)}, edited {tuple(edit.frames.shape)}")
-    return Trial(built, steps, peak_memory(model.device), Z_ref, Z)
+    return Trial(built, steps, peak(model.device), Z_ref, Z)
 
 
 @contextlib.contextmanager
@@ -151,10 +142,10 @@ def missing_memory_said() -> Iterator[None]:
     except RuntimeError as error:  # torch's only name for it on the CPU
         if "allocate" not in str(error):
             raise
-        peak = peak_memory(torch.device("cuda" if isinstance(error, torch.OutOfMemoryError) else "cpu"))
+        reached = peak(torch.device("cuda" if isinstance(error, torch.OutOfMemoryError) else "cpu"))
         asked = str(error).partition("\n")[0]
         raise InputError(
-            f"the memory is full at {peak:.1f} GiB: {asked}\n"
+            f"the memory is full at {reached:.1f} GiB: {asked}\n"
             f"Take fewer frames, model.num_frames=4, or a smaller canvas, model.height=256 model.width=256"
         ) from error
 

@@ -4,8 +4,10 @@ import argparse
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pandas as pd
 import torch
@@ -22,7 +24,8 @@ from assd.errors import InputError, require
 from assd.files import write_text
 from assd.runs import pictures
 from assd.runs.reader import FinishedEdit, run_overrides
-from assd.runs.sweep import sweep_runs
+from assd.runs.sweep import add_run, begin_sweep, fail_run, read_sweep, sweep_runs
+from evaluation.report.sweep import SweepReport
 from evaluation.scores import scored_runs
 
 STEPS = {  # the settings of each method that say how many steps its phases have
@@ -35,12 +38,19 @@ STEPS = {  # the settings of each method that say how many steps its phases have
 }
 
 
-def arguments(doc: str | None, name: str, pairs: int) -> argparse.Namespace:
-    """The command line of experiment `name`: where it writes, how many pairs it takes, overrides in Hydra's words."""
+def arguments(
+    doc: str | None, name: str, pairs: int, more: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+) -> argparse.Namespace:
+    """The command line of experiment `name`: where it writes, how many pairs it takes, overrides in Hydra's words.
+
+    more  its own options, by flag what argparse wants to know
+    """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for assd.run, such as method.num_steps=50")
     parser.add_argument("--output", type=Path, default=Path("outputs") / name)
     parser.add_argument("--pairs", type=int, default=pairs, help="the first so many of the dataset")
+    for flag, about in more.items():
+        parser.add_argument(flag, **about)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     write_text(options.output / "command.txt", f"python -m experiments.{name} {shlex.join(sys.argv[1:])}\n")
@@ -53,12 +63,36 @@ def sweep(output: Path, pairs: int, choices: Sequence[str], overrides: Sequence[
     Pairs that failed are left to the table to name. The runs are those that sweep.json names; one that was refused,
     since its folder holds another configuration, is left out. Raises InputError when there is no run with scores.
     """
+    run_sweep(output, pairs, choices, overrides)
+    return scored_runs(sweep_runs(output))
+
+
+def sweep_parts(output: Path, pairs: int, parts: Sequence[Sequence[str]], overrides: Sequence[str]) -> None:
+    """Several sweeps into one folder, each in a process of its own: in the end one sweep with one report.
+
+    So a sweep may choose what no one command could, and what it costs does not depend on what another one left in
+    memory. Which runs there are, and why one failed, stands in sweep.json.
+    """
+    done = []
+    for choices in parts:
+        run_sweep(output, pairs, choices, overrides)
+        done.append(read_sweep(output))
+    begin_sweep(output, overrides)
+    for part in done:
+        for run, chosen in part["runs"].items():
+            add_run(output, run, chosen)
+        for run, reason in part["failed"].items():
+            fail_run(output, run, reason)
+    SweepReport().report(output)
+
+
+def run_sweep(output: Path, pairs: int, choices: Sequence[str], overrides: Sequence[str]) -> None:
+    """See `sweep`."""
     limit = [f"dataset.limit={pairs}"] if "limit" in composed([*overrides]).dataset else []
     command = [sys.executable, "-m", "assd.run", "--multirun", f"output={output}", *limit, *choices, *overrides]
     code = subprocess.run(command, check=False).returncode
     if code:
         print(f"the sweep ended with exit code {code}: going on with the runs that are there", file=sys.stderr)
-    return scored_runs(sweep_runs(output))
 
 
 def by_choice(runs: Sequence[Path], key: str) -> dict[str, list[Path]]:
@@ -114,6 +148,15 @@ def edits(runs: dict[str, Path], pair: TextVideoPair) -> dict[str, UInt8[Tensor,
     """Each run's edit of a pair under the run's label, where there is one."""
     files = {label: FinishedEdit(run / "edits" / pair.id).video("edited", ".mkv") for label, run in runs.items()}
     return {label: read_video(file, None).frames for label, file in files.items() if file}
+
+
+def write_table(output: Path, name: str, parts: Callable[[str], Sequence[str]]) -> str:
+    """Writes <name>.tex and <name>.md of the parts that there are in either format; returns the Markdown."""
+    text = ""
+    for suffix, form in (("tex", "latex"), ("md", "md")):
+        text = "\n\n".join(part.strip() for part in parts(form)) + "\n"
+        write_text(output / f"{name}.{suffix}", text)
+    return text
 
 
 def leave(

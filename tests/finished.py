@@ -10,7 +10,10 @@ from torch import Tensor
 from assd.config import composed, without
 from assd.data.pairs import Footage
 from assd.methods.method import Edit
+from assd.runs.cost import Cost
 from assd.runs.directory import RunDirectory
+
+COST = Cost(seconds=1.0, peak_memory_gib=0.5)
 
 
 def finished_run(path: Path, edit: Callable[[Footage], Tensor], pairs: int = 2, overrides: Sequence[str] = ()) -> Path:
@@ -23,6 +26,6 @@ def finished_run(path: Path, edit: Callable[[Footage], Tensor], pairs: int = 2, 
         identity = folder.identity(footage, cfg.seed)
         for step in range(5):
             curve = {"step": step, "t": 500, "gradient_norm": 9.0 - step, "video.mask_coverage": 0.1 * step}
-            folder.checkpoint({"step": step + 1}, [curve], identity)
-        folder.finish(Edit(edit(footage), footage.frames, {}), footage, identity, seconds=1.0, save_frames=False)
+            folder.checkpoint({"step": step + 1}, [curve], identity, COST)
+        folder.finish(Edit(edit(footage), footage.frames, {}), footage, identity, COST, save_frames=False)
     return path

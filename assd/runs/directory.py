@@ -35,6 +35,7 @@ from assd.files import aside, remove_partial, write_json, write_text
 from assd.methods.method import Checkpoint, Edit
 from assd.runs import pictures
 from assd.runs.checkpoint import own, read_checkpoint, write_checkpoint
+from assd.runs.cost import NOTHING, Cost
 from assd.runs.environment import environment
 from assd.runs.reader import (
     CONFIG_YAML,
@@ -128,24 +129,29 @@ class EditDirectory(FinishedEdit):
         """Steps done at the last checkpoint."""
         return int(self._stored[0]["step"]) if self._checkpoint.exists() else 0
 
+    @property
+    def spent(self) -> Cost:
+        """What an edit that was interrupted had cost at its last checkpoint."""
+        return self._stored[2] if self._checkpoint.exists() else NOTHING
+
     def resume(self) -> Checkpoint | None:
         """The last checkpoint, if there is one; curves of later steps are dropped, they will be written again."""
         remove_partial(self.path)
         if not self._checkpoint.exists():
             self._steps.unlink(missing_ok=True)
             return None
-        checkpoint, _ = self._stored
+        checkpoint, *_ = self._stored
         kept = [record for record in self.curves if record["step"] < checkpoint["step"]]
         write_text(self._steps, "".join(json.dumps(record) + "\n" for record in kept))
         return checkpoint
 
-    def checkpoint(self, checkpoint: Checkpoint, curves: list[dict], identity: dict) -> None:
+    def checkpoint(self, checkpoint: Checkpoint, curves: list[dict], identity: dict, cost: Cost) -> None:
         """Appends the curves, then replaces the checkpoint."""
         with self._steps.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(point) + "\n" for point in curves)
-        write_checkpoint(self._checkpoint, checkpoint, identity)
+        write_checkpoint(self._checkpoint, checkpoint, identity, cost)
 
-    def finish(self, edit: Edit, footage: Footage, identity: dict, seconds: float, save_frames: bool) -> None:
+    def finish(self, edit: Edit, footage: Footage, identity: dict, cost: Cost, save_frames: bool) -> None:
         """Writes everything a person or a metric looks at, edit.json last; then the checkpoint can go.
 
         Raises DivergedError when a latent or a pixel is NaN or Inf.
@@ -168,8 +174,7 @@ class EditDirectory(FinishedEdit):
                 write_frames(self.path / name, frames)
         with aside(self.path / "latents.safetensors") as partial:
             save_file({name: own(latent) for name, latent in edit.latents.items()}, partial)
-        times = {"seconds": round(seconds, 2), "fps": footage.fps}
-        self._write_record(FINISHED, seed=identity["seed"], **times, identity=identity)
+        self._write_record(FINISHED, seed=identity["seed"], **cost.rounded(), fps=footage.fps, identity=identity)
         self._checkpoint.unlink(missing_ok=True)
 
     def fail(self, error: Exception, seed: int) -> None:
@@ -185,7 +190,7 @@ class EditDirectory(FinishedEdit):
         return {"source_prompt": self.pair.prompts.source, "target_prompt": self.pair.prompts.target}
 
     @property
-    def _stored(self) -> tuple[Checkpoint, dict]:
+    def _stored(self) -> tuple[Checkpoint, dict, Cost]:
         return read_checkpoint(self._checkpoint)
 
     @property

@@ -1,7 +1,6 @@
 """Edits a run's pairs one after another, so that what goes wrong with one never stops the others."""
 
 import contextlib
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from assd.data.pairs import Footage, TextVideoPair
 from assd.errors import DivergedError, InputError, NotHereError, require
 from assd.files import write_text
 from assd.methods.method import Checkpoint, Method, Request
+from assd.runs.cost import Meter
 from assd.runs.directory import EditDirectory, RunDirectory
 from assd.runs.interrupt import Stop, Stopped
 from assd.runs.lock import one_writer
@@ -35,6 +35,7 @@ from assd.runs.lock import one_writer
 class Editor:
     """Takes pairs from their frames to their files.
 
+    device       where the method's networks are
     on_steps     receives a pair's id and the curves of its last steps
     on_finished  receives the folder of each pair that is finished
     problems  by id: why a pair has no result in this run
@@ -49,6 +50,7 @@ class Editor:
     targets_together: int
     stop: Stop
     console: Console
+    device: torch.device
     on_steps: Callable[[str, list[dict[str, Any]]], None]
     on_finished: Callable[[EditDirectory], None]
     problems: dict[str, str] = field(default_factory=dict)
@@ -119,14 +121,14 @@ class Editor:
 
     def edit(self, folders: list[EditDirectory], bars: Progress) -> None:
         """Pairs of one clip from its frames, or their last checkpoints, to their files; finished ones are checked."""
-        started = time.perf_counter()
         first = folders[0].pair
         footage = first.read(self.method.canvas)
         for folder in folders:
             folder.check_belongs(folder.identity(footage, self.seed))
         if folders[0].finished:
             return
-        requests = [self.request(folder, footage) for folder in folders]
+        meters = [Meter(self.device, folder.spent, len(folders)) for folder in folders]
+        requests = [self.request(folder, footage, meter) for folder, meter in zip(folders, meters)]
         name = ", ".join(folder.pair.id for folder in folders)
         bar = bars.add_task(escape(name), total=self.method.num_steps, completed=requests[0].begin)
         edits = self.method(
@@ -136,21 +138,21 @@ class Editor:
             first.clip,
             advance=lambda step: self.advance(bars, bar, step),
         )
-        seconds = (time.perf_counter() - started) / len(folders)
-        for folder, edit in zip(folders, edits):
-            folder.finish(edit, footage, folder.identity(footage, self.seed), seconds, self.save_frames)
+        costs = [meter.cost() for meter in meters]
+        for folder, edit, cost in zip(folders, edits, costs):
+            folder.finish(edit, footage, folder.identity(footage, self.seed), cost, self.save_frames)
 
     def advance(self, bars: Progress, bar: TaskID, step: int) -> None:
         """Moves the bar, and stops where a signal has come."""
         bars.update(bar, completed=step)
         self.stop.check()
 
-    def request(self, folder: EditDirectory, footage: Footage) -> Request:
+    def request(self, folder: EditDirectory, footage: Footage, meter: Meter) -> Request:
         """What the method is asked for one pair, from where it stopped."""
         identity = folder.identity(footage, self.seed)
 
         def checkpoint(state: Checkpoint, curves: list[dict[str, Any]]) -> None:
-            folder.checkpoint(state, curves, identity)
+            folder.checkpoint(state, curves, identity, meter.cost())
             self.on_steps(folder.pair.id, curves)
 
         return Request(folder.pair.prompts.target, folder.pair.options, folder.resume(), checkpoint)

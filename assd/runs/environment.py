@@ -26,7 +26,6 @@ PACKAGES = (
 
 def environment(device: torch.device) -> dict:
     """Command, commit, date, versions and device."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "command": sys.argv,
         "commit": commit(),
@@ -34,8 +33,15 @@ def environment(device: torch.device) -> dict:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {package: importlib.metadata.version(package) for package in PACKAGES},
-        "device": {"type": device.type, "name": name, "cpu_threads": torch.get_num_threads()},
+        "device": {"type": device.type, "name": device_name(device), "cpu_threads": torch.get_num_threads()},
     }
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's, or the processor's as far as Python knows it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
 
 
 def commit() -> str | None:

@@ -25,9 +25,11 @@ def filmstrip(prompts: Prompts, rows: dict[str, UInt8[Tensor, "n H W 3"]]) -> Im
     return sheet(prompts, rows | {"difference": difference(rows["edited"], rows["source"])})
 
 
-def sheet(prompts: Prompts, rows: dict[str, UInt8[Tensor, "_ H W 3"]]) -> Image.Image:
-    """Prompts above, then one labelled row of frames per video; of a long video, evenly spaced frames."""
-    panels = {label: [enlarged(frame, PANEL_HEIGHT) for frame in spread(video)] for label, video in rows.items()}
+def sheet(
+    prompts: Prompts, rows: dict[str, UInt8[Tensor, "_ H W 3"]], height: int = PANEL_HEIGHT, most: int = MOST_PANELS
+) -> Image.Image:
+    """Prompts above, then one labelled row per video: at most so many evenly spaced frames, so many pixels high."""
+    panels = {label: [enlarged(frame, height) for frame in spread(video, most)] for label, video in rows.items()}
     count = max(map(len, panels.values()))
     width, height = next(iter(panels.values()))[0].size
     left = round(max(LABEL_WIDTH, *(font().getlength(label) + 3 * GAP for label in rows)))
@@ -44,9 +46,9 @@ def sheet(prompts: Prompts, rows: dict[str, UInt8[Tensor, "_ H W 3"]]) -> Image.
     return picture
 
 
-def spread(video: UInt8[Tensor, "n H W 3"]) -> UInt8[Tensor, "m H W 3"]:
-    """At most `MOST_PANELS` evenly spaced frames."""
-    return video[np.linspace(0, len(video) - 1, min(len(video), MOST_PANELS)).round().astype(int).tolist()]
+def spread(video: UInt8[Tensor, "n H W 3"], most: int) -> UInt8[Tensor, "m H W 3"]:
+    """At most so many evenly spaced frames."""
+    return video[np.linspace(0, len(video) - 1, min(len(video), most)).round().astype(int).tolist()]
 
 
 def difference(a: UInt8[Tensor, "n H W 3"], b: UInt8[Tensor, "n H W 3"]) -> UInt8[Tensor, "n H W 3"]:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from assd.data.pairs import Prompts
 from assd.errors import InputError, require
+from assd.runs.cost import Cost
 
 CONFIG_YAML = "config.yaml"
 ENVIRONMENT_JSON = "environment.json"
@@ -74,6 +75,15 @@ class FinishedEdit:
     def reason(self) -> str | None:
         """Why it failed; None where it did not."""
         return self.record.get("reason")
+
+    @property
+    def cost(self) -> Cost | None:
+        """What a finished edit cost, as far as its record says so; None where it is not finished, or of no version."""
+        seconds, peak, device = (self.record.get(name) for name in ("seconds", "peak_memory_gib", "device"))
+        if not (self.finished and isinstance(seconds, (int, float))):
+            return None
+        peak = float(peak) if isinstance(peak, (int, float)) else None
+        return Cost(seconds=float(seconds), peak_memory_gib=peak, device=None if device is None else str(device))
 
     def video(self, name: str, suffix: str = ".mp4") -> Path | None:
         """The file of a video by its name, such as `source` or `edited`; None where there is none."""

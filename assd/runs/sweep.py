@@ -1,4 +1,7 @@
-"""sweep.json: which runs a multirun has made, by their overrides. Jobs anywhere on a cluster add themselves to it."""
+"""sweep.json: which runs a multirun has made, by their overrides, and why one failed.
+
+Jobs anywhere on a cluster add themselves to it.
+"""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +18,7 @@ def begin_sweep(folder: Path, overrides: Sequence[str]) -> None:
     """Starts the list of a sweep's runs anew; `overrides` are the multirun's own."""
     folder.mkdir(parents=True, exist_ok=True)
     with briefly_alone(folder):
-        write_json(folder / SWEEP_JSON, {"overrides": list(overrides), "runs": {}})
+        write_json(folder / SWEEP_JSON, {"overrides": list(overrides), "runs": {}, "failed": {}})
 
 
 def add_run(folder: Path, run: str, overrides: Sequence[str]) -> None:
@@ -23,6 +26,15 @@ def add_run(folder: Path, run: str, overrides: Sequence[str]) -> None:
     with briefly_alone(folder):
         sweep = read_sweep(folder)
         sweep["runs"][run] = list(overrides)
+        sweep["failed"].pop(run, None)
+        write_json(folder / SWEEP_JSON, sweep)
+
+
+def fail_run(folder: Path, run: str, reason: str) -> None:
+    """Keeps why a run failed, or some of its pairs did, until it begins again."""
+    with briefly_alone(folder):
+        sweep = read_sweep(folder)
+        sweep["failed"][run] = reason
         write_json(folder / SWEEP_JSON, sweep)
 
 
@@ -35,9 +47,9 @@ def read_sweep(folder: Path) -> dict:
     """sweep.json, or a sweep without runs. Raises InputError for a damaged file, which it names."""
     file = folder / SWEEP_JSON
     if not file.is_file():
-        return {"overrides": [], "runs": {}}
+        return {"overrides": [], "runs": {}, "failed": {}}
     try:
-        sweep = json.loads(file.read_text(encoding="utf-8"))
+        sweep = {"failed": {}} | json.loads(file.read_text(encoding="utf-8"))  # earlier versions kept no reasons
         names = [Path(run).name == run for run in sweep["runs"]]
         if not all(names):
             raise ValueError("a run's name leads out of the folder")

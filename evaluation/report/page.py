@@ -189,7 +189,7 @@ def methods_grid(scores: pd.DataFrame) -> Grid:
         line = []
         for metric, _ in columns:
             found: Any = cells.get((method, metric))
-            if found is None:
+            if found is None or np.isnan(found.mean):
                 line.append(Cell(intervals.UNKNOWN))
                 continue
             text = intervals.with_interval(intervals.Mean(found.mean, found.low, found.high, found.pairs))

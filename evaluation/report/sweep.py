@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hydra.core.utils import JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -10,9 +11,10 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from assd.config import without
+from assd.errors import sentence
 from assd.runs.lock import briefly_alone
 from assd.runs.reader import is_run
-from assd.runs.sweep import add_run, begin_sweep, sweep_runs
+from assd.runs.sweep import add_run, begin_sweep, fail_run, sweep_runs
 from evaluation.comparison import collect, failures, summarize
 from evaluation.report import REPORT_HTML, write_report
 from evaluation.scores import SCORES_CSV
@@ -42,9 +44,12 @@ class SweepReport(Callback):
             add_run(Path(config.hydra.sweep.dir), run.name, without(config.hydra.overrides.task, incidental))
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
-        """A job ended."""
+        """A job ended, or failed: then with the error for its return value."""
         if config.hydra.mode == RunMode.MULTIRUN:
-            self.report(Path(config.hydra.sweep.dir))
+            folder = Path(config.hydra.sweep.dir)
+            if job_return is not None and job_return.status == JobStatus.FAILED:
+                fail_run(folder, Path(config.hydra.runtime.output_dir).name, sentence(job_return._return_value))
+            self.report(folder)
 
     def report(self, folder: Path) -> Path | None:
         """The page about the sweep's runs so far; None where there is none."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from assd.runs.checkpoint import write_checkpoint
+from assd.runs.cost import NOTHING
 from tests.bad_inputs.entry import BadInput
 from tests.bad_inputs.given import SHAPES
 from tests.bad_inputs.making import (
@@ -64,7 +65,7 @@ def rescore(thing: str, remedy: str, make: Maker, more: str = "", of: str = RUN)
 
 def half_a_checkpoint(here: Path) -> bytes:
     """As a disk that failed leaves it."""
-    write_checkpoint(here / "whole", {"step": 1, "Z": torch.zeros(4, 8, 16, 16)}, {})
+    write_checkpoint(here / "whole", {"step": 1, "Z": torch.zeros(4, 8, 16, 16)}, {}, NOTHING)
     content = (here / "whole").read_bytes()
     (here / "whole").unlink()
     return content[: len(content) // 2]
@@ -72,7 +73,7 @@ def half_a_checkpoint(here: Path) -> bytes:
 
 def stepless_checkpoint(here: Path) -> bytes:
     """One that does not say where it was."""
-    write_checkpoint(here / "whole", {"step": None, "Z": torch.zeros(1)}, {})
+    write_checkpoint(here / "whole", {"step": None, "Z": torch.zeros(1)}, {}, NOTHING)
     content = (here / "whole").read_bytes()
     (here / "whole").unlink()
     return content

@@ -74,6 +74,22 @@ def test_a_pair_without_result_is_a_row_with_its_reason(finished_run, tmp_path):
 
 
 @pytest.mark.end_to_end
+def test_a_finished_edit_whose_video_is_gone(finished_run, tmp_path):
+    """The other pairs are scored, and the program ends with 1; a pair that failed has no video to be missed."""
+    run = finished_run(tmp_path / "run", lambda known: known.truth, pairs=3)
+    gone, failed = run / "edits" / FIRST.id, run / "edits" / SECOND.id
+    record = json.loads((failed / "edit.json").read_text())
+    (failed / "edit.json").write_text(json.dumps(record | {"status": "failed", "reason": "it rained"}))
+    assert program("-m", "evaluation.run", run, "metric=[edit_success]", "device=cpu").code == 0
+    (gone / "edited.mkv").unlink()
+    ended = program("-m", "evaluation.run", run, "metric=[psnr]", "device=cpu")
+    assert ended.code == 1
+    assert ended.says("error: 1 finished edits can't be scored", f"{gone / 'edited.mkv'} does not exist")
+    scores = read_scores(run)
+    assert scores[(scores.pair == clip_pairs()[2].id) & scores.metric.str.startswith("PSNR")].value.notna().any()
+
+
+@pytest.mark.end_to_end
 def test_another_programs_videos(tmp_path):
     """A folder of mp4 files named by pair is scored from the command line; a pair that is missing is a row."""
     write_video(tmp_path / f"{FIRST.id}.mp4", to_bytes(footage(FIRST).truth), 8.0)

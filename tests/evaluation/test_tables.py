@@ -113,7 +113,7 @@ def test_a_failed_pair_is_named(tmp_path):
     """Below the table stands which pair of which method has no result; the mean counts the others."""
     folder = run(tmp_path / "ablation=full", [*scores([0.5, 0.7]), row("c", "edited", reason="it rained")])
     found = comparison.collect([folder])
-    assert comparison.failures(found) == ["full: no result for c"]
+    assert comparison.failures(found) == ["full: no result for c (it rained)"]
     assert comparison.summarize(found).pairs.max() == 2
 
 
@@ -123,6 +123,46 @@ def test_differences_count_the_pairs_that_both_have(tmp_path):
     text = tables.render(comparison.summarize(comparison.collect(runs), "fewer"), "md", "fewer")
     below = text.partition("Paired difference")[2]
     assert re.search(r"\| more +\| 0\.100 \[0\.100, 0\.100\] +\| +2 \|", below)
+
+
+def test_a_method_that_failed_on_every_pair_keeps_its_row(tmp_path):
+    """It disappeared, as if nobody had run it; it is ranked nowhere, and the others are."""
+    nothing = [row(pair, "edited", reason="no weights") for pair in "ab"]
+    folders = {"good": scores([0.5, 0.7]), "better": scores([0.6, 0.8]), "failing": nothing}
+    found = comparison.collect([run(tmp_path / name, rows) for name, rows in folders.items()])
+    text = tables.render(comparison.summarize(found), "md", notes=comparison.failures(found))
+    assert re.search(r"\| failing +\| - +\| +0 \|", text)
+    assert "**0.700" in text
+    assert "failing: no result for a, b (no weights)" in text
+
+
+def test_reconstructions_are_no_methods(tmp_path):
+    """They kept everything and would win every measure of preservation; through inversion they are another ceiling."""
+    best = {
+        "method=reconstruction": 0.9,
+        "method=reconstruction,method.inversion=true": 0.8,
+        "method=tokenflow": 0.7,
+        "ablation=full": 0.6,
+    }
+    folders = [run(tmp_path / name, scores([value])) for name, value in best.items()]
+    summary = comparison.summarize(comparison.collect(folders))
+    ceiling = "source, through the autoencoder"
+    unedited = ["source, unedited", ceiling, f"{ceiling}, DDIM inversion and back"]
+    assert summary.method.tolist() == [*unedited, "tokenflow", "full"]
+    assert tables.places(summary) == {"tokenflow": 1, "full": 2}
+
+
+def test_reconstructions_of_several_sizes_are_rows_of_their_own(tmp_path):
+    """As the sources are: the autoencoder keeps more of a larger picture."""
+    folders = [run(tmp_path / str(size) / "method=reconstruction", scores([0.5])) for size in (8, 16)]
+    for folder, size in zip(folders, (8, 16)):
+        (folder / "config.yaml").write_text(f"dataset: {{num_frames: 2, width: {size}, height: {size}}}")
+    names = comparison.ordered(comparison.collect(folders).method)
+    assert [name for name in names if "8 x 8" in name] == [
+        "source, unedited (2 frames of 8 x 8)",
+        "source, through the autoencoder (2 frames of 8 x 8)",
+    ]
+    assert len(names) == 4
 
 
 def test_a_metric_that_broke_is_named(tmp_path):

@@ -1,13 +1,17 @@
 """Checkpoints on disk."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from assd.errors import InputError
 from assd.runs.checkpoint import read_checkpoint, write_checkpoint
+from assd.runs.cost import NOTHING, Cost
 
 IDENTITY = {"clip": "01-car", "seed": 3, "options": {"blend_words": "jeep"}}
+COST = Cost(seconds=1.5, peak_memory_gib=None)
 
 
 def checkpoint():
@@ -33,37 +37,44 @@ def same(a, b):
 
 
 def test_a_checkpoint_comes_back(tmp_path):
-    """Tensors to the bit, numbers to the last digit, texts, lists, and what it belongs to."""
-    write_checkpoint(tmp_path / "c.safetensors", checkpoint(), IDENTITY)
-    read, identity = read_checkpoint(tmp_path / "c.safetensors")
+    """Tensors to the bit, numbers to the last digit, texts, lists, what it belongs to, and what it cost."""
+    write_checkpoint(tmp_path / "c.safetensors", checkpoint(), IDENTITY, COST)
+    read, identity, cost = read_checkpoint(tmp_path / "c.safetensors")
     assert same(read, checkpoint())
-    assert identity == IDENTITY
+    assert (identity, cost) == (IDENTITY, COST)
     assert type(read["step"]) is int
+
+
+def test_a_checkpoint_of_an_earlier_version_cost_nothing(tmp_path):
+    """Before costs were kept there was no such entry: the pair goes on, and is not refused as damaged."""
+    metadata = {"numbers": json.dumps({"step": 2}), "identity": json.dumps(IDENTITY)}
+    save_file({"Z": torch.zeros(1)}, tmp_path / "c.safetensors", metadata)
+    assert read_checkpoint(tmp_path / "c.safetensors")[1:] == (IDENTITY, NOTHING)
 
 
 def test_views_and_shared_memory_are_kept_as_their_own(tmp_path):
     """A method hands over live tensors: views of one batch, which safetensors by itself refuses."""
     batch = torch.arange(12.0).reshape(3, 4)
     given = {"step": 1, "Z": batch[1], "again": batch[1], "column": batch[:, 1]}
-    write_checkpoint(tmp_path / "c.safetensors", given, IDENTITY)
-    read, _ = read_checkpoint(tmp_path / "c.safetensors")
+    write_checkpoint(tmp_path / "c.safetensors", given, IDENTITY, COST)
+    read, *_ = read_checkpoint(tmp_path / "c.safetensors")
     assert same(read, given)
     assert (tmp_path / "c.safetensors").stat().st_size < 1000
 
 
 def test_the_next_one_replaces_it_whole(tmp_path):
     """Nothing half written is left, and nothing of the one before."""
-    write_checkpoint(tmp_path / "c.safetensors", checkpoint(), IDENTITY)
-    write_checkpoint(tmp_path / "c.safetensors", {"step": 8, "Z": torch.zeros(1)}, IDENTITY)
+    write_checkpoint(tmp_path / "c.safetensors", checkpoint(), IDENTITY, COST)
+    write_checkpoint(tmp_path / "c.safetensors", {"step": 8, "Z": torch.zeros(1)}, IDENTITY, COST)
     assert read_checkpoint(tmp_path / "c.safetensors")[0].keys() == {"step", "Z"}
     assert [path.name for path in tmp_path.iterdir()] == ["c.safetensors"]
 
 
 def test_a_failed_write_keeps_the_one_before(tmp_path):
     """What can't be written raises, and the checkpoint that was there is as it was."""
-    write_checkpoint(tmp_path / "c.safetensors", checkpoint(), IDENTITY)
+    write_checkpoint(tmp_path / "c.safetensors", checkpoint(), IDENTITY, COST)
     with pytest.raises(TypeError):
-        write_checkpoint(tmp_path / "c.safetensors", {"step": 8, "what": object()}, IDENTITY)
+        write_checkpoint(tmp_path / "c.safetensors", {"step": 8, "what": object()}, IDENTITY, COST)
     assert same(read_checkpoint(tmp_path / "c.safetensors")[0], checkpoint())
     assert [path.name for path in tmp_path.iterdir()] == ["c.safetensors"]
 
@@ -72,7 +83,7 @@ def test_a_failed_write_keeps_the_one_before(tmp_path):
 def test_a_truncated_file_is_named(tmp_path, kept):
     """Cut anywhere, in the header or in the last tensor, it is one sentence with the file and what to do."""
     file = tmp_path / "c.safetensors"
-    write_checkpoint(file, checkpoint(), IDENTITY)
+    write_checkpoint(file, checkpoint(), IDENTITY, COST)
     file.write_bytes(file.read_bytes()[:kept])
     with pytest.raises(InputError, match=r"c\.safetensors is no whole checkpoint .*: remove it"):
         read_checkpoint(file)

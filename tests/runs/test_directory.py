@@ -11,11 +11,13 @@ from assd.data.pairs import Canvas, Footage, Prompts, TextVideoPair
 from assd.data.video import read_video, to_bytes
 from assd.errors import DivergedError, InputError
 from assd.methods.method import Edit
+from assd.runs.cost import Cost
 from assd.runs.directory import RunDirectory
 from tests.commands import contents, record, steps
 
 FRAMES = torch.rand((3, 3, 16, 16), generator=torch.Generator().manual_seed(0)) * 2 - 1
 FOOTAGE = Footage(FRAMES, 8.0)
+COST = Cost(seconds=1.234, peak_memory_gib=0.51234)
 PROMPTS, CANVAS = Prompts("a car", "a bus"), Canvas(3, 16, 16)
 PAIR = TextVideoPair("01-car", PROMPTS, lambda canvas: FOOTAGE, "car", CANVAS, {"word": "car"})
 EDIT = Edit(-FRAMES, FRAMES, {"Z": torch.ones(4, 3, 2, 2), "Z_ref": torch.zeros(4, 3, 2, 2)})
@@ -38,15 +40,15 @@ def finished(path, pair=PAIR):
     """A finished pair's folder."""
     folder = RunDirectory(path).edit(pair)
     identity = folder.identity(FOOTAGE, 0)
-    folder.checkpoint({"step": 2, "Z": torch.zeros(2)}, [curve(0), curve(1)], identity)
-    folder.finish(EDIT, FOOTAGE, identity, seconds=1.234, save_frames=False)
+    folder.checkpoint({"step": 2, "Z": torch.zeros(2)}, [curve(0), curve(1)], identity, COST)
+    folder.finish(EDIT, FOOTAGE, identity, COST, save_frames=False)
     return folder
 
 
 def interrupted(path, pair=PAIR):
     """A folder with a checkpoint after two steps, and the curve of a third that reached none."""
     folder = RunDirectory(path).edit(pair)
-    folder.checkpoint({"step": 2, "Z": torch.arange(2.0)}, [curve(0), curve(1)], folder.identity(FOOTAGE, 0))
+    folder.checkpoint({"step": 2, "Z": torch.arange(2.0)}, [curve(0), curve(1)], folder.identity(FOOTAGE, 0), COST)
     with (folder.path / "steps.jsonl").open("a") as file:
         file.write(json.dumps(curve(2)) + "\n")
     return folder
@@ -101,6 +103,7 @@ def test_finished_files(tmp_path):
     assert torch.equal(read_video(folder.path / "reconstruction.mkv", 3).frames, to_bytes(FRAMES))
     said = record(folder.path)
     assert (said["status"], said["seed"], said["seconds"], said["fps"]) == ("finished", 0, 1.23, 8.0)
+    assert said["peak_memory_gib"] == 0.512
     names = {path.name for path in folder.path.iterdir()}
     assert "checkpoint.safetensors" not in names
     assert not {name for name in names if "partial" in name or "truth" in name}
@@ -109,7 +112,7 @@ def test_finished_files(tmp_path):
 def test_a_method_without_autoencoder_has_no_reconstruction(tmp_path):
     """Nothing pretends to be one."""
     folder = RunDirectory(tmp_path).edit(PAIR)
-    folder.finish(Edit(-FRAMES), FOOTAGE, folder.identity(FOOTAGE, 0), seconds=1.0, save_frames=False)
+    folder.finish(Edit(-FRAMES), FOOTAGE, folder.identity(FOOTAGE, 0), COST, save_frames=False)
     assert folder.finished
     assert not list(folder.path.glob("reconstruction*"))
 
@@ -121,7 +124,7 @@ def test_a_result_that_is_no_number_is_not_finished(tmp_path, where):
     edit = replace(EDIT, frames=bad) if where == "frames" else replace(EDIT, latents={"Z": bad})
     folder = RunDirectory(tmp_path).edit(PAIR)
     with pytest.raises(DivergedError, match=f"01-car: the edit's {where} holds NaN"):
-        folder.finish(edit, FOOTAGE, folder.identity(FOOTAGE, 0), seconds=1.0, save_frames=False)
+        folder.finish(edit, FOOTAGE, folder.identity(FOOTAGE, 0), COST, save_frames=False)
     assert not folder.finished
 
 

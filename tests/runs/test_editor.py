@@ -51,7 +51,7 @@ def editor(tmp_path):
     def make(method, together=1, stop=None):
         console, finished = Console(file=io.StringIO(), width=500), []
         return Editor(
-            method, RunDirectory(tmp_path), 0, False, together, stop or Stop(), console,
+            method, RunDirectory(tmp_path), 0, False, together, stop or Stop(), console, torch.device("cpu"),
             on_steps=lambda pair, curves: None, on_finished=finished.append,
         ), finished  # fmt: skip
 

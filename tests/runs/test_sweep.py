@@ -4,11 +4,12 @@ import json
 import multiprocessing
 
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from assd.errors import InputError
-from assd.runs.sweep import add_run, begin_sweep, read_sweep, sweep_runs
+from assd.runs.sweep import add_run, begin_sweep, fail_run, read_sweep, sweep_runs
 from evaluation.report.sweep import SweepReport
 
 
@@ -27,6 +28,25 @@ def test_runs_by_their_overrides(tmp_path):
     sweep = read_sweep(tmp_path)
     assert sweep["overrides"] == ["+ablation=full,no_waf"]
     assert sweep["runs"]["ablation=full"] == ["ablation=full"]
+
+
+def test_why_a_run_failed_is_known_until_it_begins_again(tmp_path):
+    """A job that never opened its folder left no trace of its reason. An earlier version's sweep.json is read too."""
+    (tmp_path / "sweep.json").write_text('{"overrides": [], "runs": {"a": []}}')
+    fail_run(tmp_path, "a", "no weights")
+    fail_run(tmp_path, "b", "out of memory")
+    assert read_sweep(tmp_path)["failed"] == {"a": "no weights", "b": "out of memory"}
+    add_run(tmp_path, "a", [])
+    assert read_sweep(tmp_path)["failed"] == {"b": "out of memory"}
+
+
+def test_a_job_that_fails_says_why(tmp_path):
+    """Hydra hands its error to the callback; the sentence is the one that a person reads."""
+    callback, ended = SweepReport(), JobReturn(status=JobStatus.FAILED)
+    ended.return_value = InputError("no weights")
+    callback.on_job_start(job(tmp_path, "method=control_video"))
+    callback.on_job_end(job(tmp_path, "method=control_video"), ended)
+    assert read_sweep(tmp_path)["failed"] == {"method=control_video": "no weights"}
 
 
 def test_a_new_sweep_forgets_the_last_one(tmp_path):

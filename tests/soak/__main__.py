@@ -22,7 +22,7 @@ OVERRIDES = (
     "dataset.limit=3", "steps.distillation=20", "method.checkpoint_every=1", "device=cpu", "tracking.mode=disabled",
     "metric=[clip_text,contamination,psnr]",
 )  # fmt: skip
-TIMED = ("seconds", "date", "command", "commit")  # what may differ between any two runs
+TIMED = ("seconds", "peak_memory_gib", "date", "command", "commit")  # what may differ between any two runs
 PICTURES = (".png", ".html")  # made from the rest
 
 
