@@ -42,7 +42,7 @@ def main() -> None:
     overrides = ["dataset.split=tuning", f"metric=[{','.join(METRICS)}]", *options.overrides]
     cfg, given = composed(overrides), dict(override.partition("=")[::2] for override in options.overrides)
     of_method = grids(given.get("method", METHOD))
-    touched = [parameter for parameter in given if parameter in of_method]
+    touched = [f"{parameter}={value}" for parameter, value in given.items() if parameter in of_method]
     require(not touched, f"{', '.join(touched)} would stand against the grid: change the default in conf/ instead")
     (by_default,) = sweep(options.output, options.pairs, [], overrides)
     texts, tables = [], []

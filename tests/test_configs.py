@@ -121,8 +121,10 @@ def test_every_ablation_of_every_experiment(experiment, ablation):
 
 @pytest.mark.parametrize("loss", ["assd", "sds", "video_dds", "joint_guidance"])
 def test_guidance_scale_reaches_every_component(loss):
-    """One setting is w everywhere: a number of its own in one file would make ablations compare two things."""
-    (component,) = plain([f"loss=[{loss}]", "guidance_scale=3.5"], resolve=True)["loss"].values()
+    """One setting is w everywhere, also of an image model without its own: else ablations would compare two things."""
+    (component,) = plain(["model=modelscope", "dataset=shapes", f"loss=[{loss}]", "guidance_scale=3.5"], resolve=True)[
+        "loss"
+    ].values()
     assert component["guidance_scale"] == 3.5
 
 
@@ -144,7 +146,14 @@ def test_a_model_brings_what_goes_with_it(experiment):
 @pytest.mark.parametrize("num_frames, stride", [(24, 6), (16, 4), (8, 2), (3, 1)])
 def test_key_frames_are_four(num_frames, stride):
     """The stride follows the number of frames, and is never 0."""
-    assert plain([f"model.num_frames={num_frames}"], resolve=True)["key_frame_stride"] == stride
+    typed = ["model=modelscope", "dataset=shapes", f"model.num_frames={num_frames}"]
+    assert plain(typed, resolve=True)["key_frame_stride"] == stride
+
+
+def test_the_embedded_models_joint_guidance_is_on_every_frame():
+    """Between key frames its edits would flicker; and its image model has a scale of its own."""
+    guidance = plain([], resolve=True)["loss"]["joint_guidance"]
+    assert (guidance["stride"], guidance["guidance_scale"]) == (1, 2.0)
 
 
 def test_the_papers_setting():
@@ -173,8 +182,9 @@ def test_settings_change_the_method_alone(file):
     model, method = choosing(file)
     found = plain([model, method], resolve=False)
     stated = OmegaConf.load(CONF / f"{file}.yaml")
-    assert list(stated) == ["method"]
-    for key, value in OmegaConf.to_container(stated, resolve=False)["method"].items():
+    assert set(stated) <= {"method", "key_frame_stride"}
+    assert found["key_frame_stride"] == stated.get("key_frame_stride")
+    for key, value in OmegaConf.to_container(stated, resolve=False).get("method", {}).items():
         assert found["method"][key] == value or isinstance(value, dict)
 
 
@@ -189,7 +199,7 @@ def test_steps_belong_to_families_of_methods():
 def test_the_image_models_guidance_is_the_videos_unless_it_is_said():
     """One number for both, or one for each."""
     scales = [
-        plain(typed, resolve=True)["loss"]["joint_guidance"]["guidance_scale"]
+        plain(["model=modelscope", "dataset=shapes", *typed], resolve=True)["loss"]["joint_guidance"]["guidance_scale"]
         for typed in (["guidance_scale=5"], ["guidance_scale=5", "image_guidance_scale=2"])
     ]
     assert scales == [5, 2]

@@ -34,7 +34,7 @@ def test_ablation(tmp_path, experiment, monkeypatch):
     from experiments import ablation  # noqa: PLC0415
 
     monkeypatch.setattr(ablation, "ABLATIONS", ("video_dds", "full"))
-    monkeypatch.setattr(ablation, "SEEDS", (0,))
+    monkeypatch.setattr(ablation, "SEEDS", 1)
     weights = f"model.path={resolve_folder('pkg://assd.shapes/weights')}"  # an override that is no file name
     experiment("ablation", tmp_path, "steps.distillation=1", "tracking.mode=disabled", "metric=[psnr]", weights)
     table = pd.read_csv(tmp_path / "figure4.csv").set_index("method")
