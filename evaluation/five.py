@@ -48,7 +48,7 @@ def macro_average(summaries: dict[int, pd.DataFrame]) -> pd.DataFrame:
         edit_types=("edit_type", "nunique"),
     ).reset_index()
     complete = averaged.metric.map(every.groupby("metric").edit_type.nunique())
-    return averaged[averaged.edit_types == complete].reset_index(drop=True)
+    return averaged.loc[averaged.edit_types == complete].reset_index(drop=True)
 
 
 def notes(summaries: dict[int, pd.DataFrame]) -> list[str]:

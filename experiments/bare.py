@@ -31,6 +31,7 @@ class ShortEdit:
     def passes(self) -> list[Pass]:
         """Those of the edit, in their order: U-Net, ControlNet, and both halves of the autoencoder."""
         vae = self.model.vae
+        assert vae is not None  # every editor's configuration brings it
         with noting_passes([*networks_of(self.method).values(), vae.encoder, vae.decoder]) as passes:
             self.whole()
         return passes

@@ -117,7 +117,7 @@ def read_masks(path: Path, num_frames: int) -> Bool[Tensor, "n H W"]:
 def marked(mask: Image.Image) -> Bool[np.ndarray, "H W"]:
     """The pixels of a mask that are not 0 in every channel."""
     values = np.asarray(mask)
-    return values.reshape(*values.shape[:2], -1).any(-1)
+    return np.asarray(values.reshape(*values.shape[:2], -1).any(-1))
 
 
 def require_one_size(frames: list[np.ndarray], path: Path) -> None:
