@@ -7,7 +7,6 @@ that reads videos).
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,11 +15,10 @@ import pandas as pd
 from assd.data.five import EDIT_TYPES, Entry, edit_type_of, manifest
 from assd.data.video import read_video, write_frames
 from assd.errors import one_sentence, require
-from assd.files import write_text
 from assd.runs.reader import FinishedEdit, edits_of, is_run, read_dataset
 from evaluation.comparison import collect, failures, summarize
 from evaluation.scores import EDITED, scored_runs, values
-from evaluation.tables import FORMATS, heading, render_one
+from evaluation.tables import FORMATS, deliver, heading, render_one
 
 LAST_FRAME = 40  # FiVE-Bench's code scores every 8th frame that a folder holds; its protocol ends at the 40th
 
@@ -127,13 +125,7 @@ def table(options: argparse.Namespace) -> None:
     scores = collect(scored_runs(options.runs))
     summaries = by_edit_type(scores)
     said = [*notes(summaries), *failures(scores)]
-    text = render(summaries, options.format, said)
-    if options.format == "csv" and said:  # a table for programs has no place for sentences
-        print("\n".join(said), file=sys.stderr)
-    if options.output:
-        write_text(options.output, text)
-    else:
-        print(text)
+    deliver(render(summaries, options.format, said), options.format, said, options.output)
 
 
 @one_sentence()

@@ -153,6 +153,16 @@ def print_failures(console: Console, scores: pd.DataFrame) -> None:
         console.print(Text(sentence, style="red"))
 
 
+def deliver(text: str, form: str, notes: list[str], output: Path | None) -> None:
+    """Prints a table, or writes it to a file; beside a table for programs, which has no place for them, the notes."""
+    if form == "csv" and notes:
+        print("\n".join(notes), file=sys.stderr)
+    if output:
+        write_text(output, text)
+    else:
+        print(text)
+
+
 @one_sentence()
 def main() -> None:
     """The command line."""
@@ -174,13 +184,7 @@ def main() -> None:
     notes = failures(scores)
     if options.paper:
         summary = pd.concat([summary, published()], ignore_index=True)
-    text = render(summary, options.format, options.reference, notes)
-    if options.format == "csv" and notes:  # a table for programs has no place for sentences
-        print("\n".join(notes), file=sys.stderr)
-    if options.output:
-        write_text(options.output, text)
-    else:
-        print(text)
+    deliver(render(summary, options.format, options.reference, notes), options.format, notes, options.output)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from assd.runs import pictures
 from assd.runs.reader import FinishedEdit, run_overrides
 from assd.runs.sweep import add_run, begin_sweep, fail_run, read_sweep, sweep_runs
 from evaluation.report.sweep import SweepReport
-from evaluation.scores import scored_runs
+from evaluation.scores import SCORES_CSV, failed, read_scores, scored_runs
 
 STEPS = {  # the settings of each method that say how many steps its phases have
     "score_distillation": ("steps.distillation",),
@@ -61,10 +61,22 @@ def sweep(output: Path, pairs: int, choices: Sequence[str], overrides: Sequence[
     """Runs `assd.run --multirun` in a process of its own, and returns its runs; pairs done before are not redone.
 
     Pairs that failed are left to the table to name. The runs are those that sweep.json names; one that was refused,
-    since its folder holds another configuration, is left out. Raises InputError when there is no run with scores.
+    since its folder holds another configuration, is named and left out. Raises InputError when there is no run with
+    scores.
     """
     run_sweep(output, pairs, choices, overrides)
-    return scored_runs(sweep_runs(output))
+    reasons = read_sweep(output)["failed"]
+    refused = {run: reasons[run.name] for run in sweep_runs(output) if is_of_before(run, reasons.get(run.name))}
+    said = "; ".join(f"{run} is left out: {reason}" for run, reason in refused.items())
+    runs = [run for run in sweep_runs(output) if run not in refused]
+    require(bool(runs) or not refused, said)
+    print(said, end="\n" if said else "", file=sys.stderr)
+    return scored_runs(runs or [output])
+
+
+def is_of_before(run: Path, reason: str | None) -> bool:
+    """Whether a run's scores are of an earlier command: this one failed as a whole, and they know of no failure."""
+    return bool(reason) and (run / SCORES_CSV).is_file() and failed(read_scores(run)).empty
 
 
 def sweep_parts(output: Path, pairs: int, parts: Sequence[Sequence[str]], overrides: Sequence[str]) -> None:

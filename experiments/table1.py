@@ -26,9 +26,9 @@ from assd.runs.reader import edits_of
 from assd.runs.sweep import read_sweep
 from evaluation.comparison import UNEDITED, collect, failures, summarize
 from evaluation.report import REPORT_HTML
-from evaluation.scores import COLUMNS, EDITED, SCORES_CSV, failed, failure, read_scores, row
+from evaluation.scores import COLUMNS, EDITED, SCORES_CSV, failure, row
 from evaluation.tables import DIFFERENCE, render, render_differences
-from experiments.common import arguments, edits, first_pairs, sweep_parts, write_table
+from experiments.common import arguments, edits, first_pairs, is_of_before, sweep_parts, write_table
 from experiments.findings import metric_verdicts, paragraph
 from experiments.study import RightHalf, right_half
 
@@ -82,8 +82,7 @@ def scores_of(run: Path, label: str, reason: str | None, pairs: Sequence[str]) -
 
     Of a run that failed as a whole, a row a pair with the reason; what its folder may hold is of an earlier command.
     """
-    scored = (run / SCORES_CSV).is_file()
-    if not scored or (reason and failed(read_scores(run)).empty):
+    if not (run / SCORES_CSV).is_file() or is_of_before(run, reason):
         nothing = [failure(pair, reason or "it was interrupted: the same command goes on") for pair in pairs]
         return pd.concat(nothing).assign(method=label)
     return pd.concat([collect([run], [label]), costs(run).assign(method=label)])

@@ -16,11 +16,10 @@ from assd.files import write_text
 from evaluation.comparison import collect, failures, summarize
 from evaluation.scores import EDITED
 from evaluation.tables import render
-from experiments.common import arguments, by_choice, sweep
+from experiments.common import arguments, by_choice, chosen_method, sweep
 
 GRIDS = Path(__file__).with_name("grids.yaml")
 METRICS = ("edit_success", "clip_text", "contamination", "truth_psnr", "warp_error", "flicker")  # what chooses a value
-METHOD = "score_distillation"
 
 
 def worded(value: object) -> str:
@@ -41,7 +40,7 @@ def main() -> None:
     options = arguments(__doc__, "tune", pairs=8)
     overrides = ["dataset.split=tuning", f"metric=[{','.join(METRICS)}]", *options.overrides]
     cfg, given = composed(overrides), dict(override.partition("=")[::2] for override in options.overrides)
-    of_method = grids(given.get("method", METHOD))
+    of_method = grids(chosen_method(options.overrides))
     touched = [f"{parameter}={value}" for parameter, value in given.items() if parameter in of_method]
     require(not touched, f"{', '.join(touched)} would stand against the grid: change the default in conf/ instead")
     (by_default,) = sweep(options.output, options.pairs, [], overrides)

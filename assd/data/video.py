@@ -115,7 +115,7 @@ def read_masks(path: Path, num_frames: int) -> Bool[Tensor, "n H W"]:
 
 
 def marked(mask: Image.Image) -> Bool[np.ndarray, "H W"]:
-    """The pixels of a mask that are not 0 in every channel."""
+    """Where a mask is not 0, in whatever channel."""
     values = np.asarray(mask)
     return np.asarray(values.reshape(*values.shape[:2], -1).any(-1))
 

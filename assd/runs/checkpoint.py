@@ -1,8 +1,11 @@
 """Checkpoints on disk: tensors and numbers in one safetensors file, from which no code can be loaded."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -30,21 +33,37 @@ def own(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def read_checkpoint(path: Path) -> tuple[Checkpoint, dict, Cost]:
-    """The checkpoint, on the CPU, what it belongs to, and what the edit had cost; earlier versions did not say that.
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint, on the CPU. Raises InputError for a damaged file, which it names."""
+    with opened(path) as file:
+        numbers, *_ = notes_of(file)
+        return {key: file.get_tensor(key) for key in file.keys()} | numbers  # noqa: SIM118  (not a dictionary)
+
+
+def read_notes(path: Path) -> tuple[int, dict, Cost]:
+    """Steps done, what the checkpoint belongs to, and what the edit had cost, without reading a tensor.
 
     Raises InputError for a damaged file, which it names.
     """
+    with opened(path) as file:
+        numbers, identity, cost = notes_of(file)
+        return numbers["step"], identity, cost
+
+
+def notes_of(file: Any) -> tuple[dict[str, Any], dict, Cost]:
+    """What stands beside the tensors of an open checkpoint; earlier versions did not say what the edit had cost."""
+    metadata = file.metadata() or {}
+    numbers, identity = json.loads(metadata[NUMBERS]), json.loads(metadata[IDENTITY])
+    return numbers | {"step": int(numbers["step"])}, identity, Cost(**json.loads(metadata.get(COST, "{}")))
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A checkpoint's file. Whatever it lacks becomes an InputError."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dictionary)
-        checkpoint = {**tensors, **json.loads(metadata[NUMBERS])}
-        identity = json.loads(metadata[IDENTITY])
-        cost = Cost(**json.loads(metadata.get(COST, "{}")))
-        checkpoint["step"] = int(checkpoint["step"])
+            yield file
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(
             f"{path} is no whole checkpoint ({type(error).__name__}: {error}): remove it, and the pair begins anew"
         ) from error
-    return checkpoint, identity, cost

@@ -34,7 +34,7 @@ from assd.errors import DivergedError, require
 from assd.files import aside, remove_partial, write_json, write_text
 from assd.methods.method import Checkpoint, Edit
 from assd.runs import pictures
-from assd.runs.checkpoint import own, read_checkpoint, write_checkpoint
+from assd.runs.checkpoint import own, read_checkpoint, read_notes, write_checkpoint
 from assd.runs.cost import NOTHING, Cost
 from assd.runs.environment import environment
 from assd.runs.reader import (
@@ -115,7 +115,7 @@ class EditDirectory(FinishedEdit):
     def check_belongs(self, identity: dict) -> None:
         """Raises InputError where the result or checkpoint that is there was made from something else."""
         record = self.record if self.finished else {}  # what failed has made nothing that is to be kept
-        made_from = record.get("identity") or (self._stored[1] if self._checkpoint.exists() else {})
+        made_from = record.get("identity") or self._notes[1]
         known = {key: value for key, value in record.items() if key in identity} | made_from
         changed = differences(known, {key: identity[key] for key in known})
         require(
@@ -127,12 +127,12 @@ class EditDirectory(FinishedEdit):
     @property
     def step(self) -> int:
         """Steps done at the last checkpoint."""
-        return int(self._stored[0]["step"]) if self._checkpoint.exists() else 0
+        return self._notes[0]
 
     @property
     def spent(self) -> Cost:
         """What an edit that was interrupted had cost at its last checkpoint."""
-        return self._stored[2] if self._checkpoint.exists() else NOTHING
+        return self._notes[2]
 
     def resume(self) -> Checkpoint | None:
         """The last checkpoint, if there is one; curves of later steps are dropped, they will be written again."""
@@ -140,7 +140,7 @@ class EditDirectory(FinishedEdit):
         if not self._checkpoint.exists():
             self._steps.unlink(missing_ok=True)
             return None
-        checkpoint, *_ = self._stored
+        checkpoint = read_checkpoint(self._checkpoint)
         kept = [record for record in self.curves if record["step"] < checkpoint["step"]]
         write_text(self._steps, "".join(json.dumps(record) + "\n" for record in kept))
         return checkpoint
@@ -190,8 +190,8 @@ class EditDirectory(FinishedEdit):
         return {"source_prompt": self.pair.prompts.source, "target_prompt": self.pair.prompts.target}
 
     @property
-    def _stored(self) -> tuple[Checkpoint, dict, Cost]:
-        return read_checkpoint(self._checkpoint)
+    def _notes(self) -> tuple[int, dict, Cost]:
+        return read_notes(self._checkpoint) if self._checkpoint.exists() else (0, {}, NOTHING)
 
     @property
     def _checkpoint(self) -> Path:

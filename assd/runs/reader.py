@@ -78,7 +78,7 @@ class FinishedEdit:
 
     @property
     def cost(self) -> Cost | None:
-        """What a finished edit cost, as far as its record says so; None where it is not finished, or of no version."""
+        """What a finished edit cost, as far as its record says so; None where it is not finished or says nothing."""
         seconds, peak, device = (self.record.get(name) for name in ("seconds", "peak_memory_gib", "device"))
         if not (self.finished and isinstance(seconds, (int, float))):
             return None

@@ -112,13 +112,9 @@ class Trainer:
         save_half(self.vae, self.weights / "vae")
 
     def text_to_image(self) -> None:
-        """The image U-Net on single frames, with the text encoder."""
+        """The image U-Net on single frames, with the text encoder, of which the video U-Net gets a copy."""
         task = Denoising(self.frames(), batch=32)
         self.diffusion("text_to_image", self.image, self.text, task, lr=1.2e-3)
-        save_half(self.text, self.weights / "text_encoder")
-        networks.tokenizer().save_pretrained(self.weights / "tokenizer")
-        networks.scheduler().save_pretrained(self.weights / "scheduler")
-        save_half(self.image, self.weights / "image_unet")
 
     def frames(self) -> torch.Tensor:
         """Single latents, frame-major: index % clips is the clip."""
@@ -145,6 +141,8 @@ class Trainer:
         """The image U-Net again, at high noise above all: there a shape is decided, and there it was still unsure."""
         task = Denoising(self.frames(), batch=32, high_noise=1)
         self.diffusion("text_to_shape", self.image, self.text, task, lr=1e-3)
+        networks.tokenizer().save_pretrained(self.weights / "tokenizer")
+        networks.scheduler().save_pretrained(self.weights / "scheduler")
         save_half(self.text, self.weights / "text_encoder")
         save_half(self.image, self.weights / "image_unet")
 

@@ -86,6 +86,10 @@ class ClipScorer:
             )
         return F.normalize(self.model.encode_text(self.tokenizer(prompts).to(self.device)).float().cpu(), dim=-1)
 
+    def to_target(self, case: Case) -> Float[Tensor, " n"]:
+        """The cosine between each frame and the target prompt."""
+        return (self.embed_frames(case.frames) @ self.embed_prompts([case.prompts.target]).T)[:, 0]
+
 
 def cosines(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """Row by row, of normalised rows."""
@@ -103,7 +107,7 @@ class ClipText:
 
     def __call__(self, case: Case) -> float:
         """In [-1, 1]."""
-        return (self.clip.embed_frames(case.frames) @ self.clip.embed_prompts([case.prompts.target]).T).mean().item()
+        return self.clip.to_target(case).mean().item()
 
 
 class ClipScore:
@@ -117,8 +121,7 @@ class ClipScore:
 
     def __call__(self, case: Case) -> float:
         """In [0, 100]."""
-        cosine = self.clip.embed_frames(case.frames) @ self.clip.embed_prompts([case.prompts.target]).T
-        return 100 * cosine.clamp(min=0).mean().item()
+        return 100 * self.clip.to_target(case).clamp(min=0).mean().item()
 
 
 class ClipConsistency:

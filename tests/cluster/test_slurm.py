@@ -118,6 +118,17 @@ def start_again(job: str) -> None:
     subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
 
 
+def disturb(cluster: Path) -> None:
+    """Preempts the job on one node, kills the other node under its job, and lets both begin again."""
+    preempted, on_dead_node = job_on("n1"), job_on("n2")
+    subprocess.run(["scancel", "--signal=USR2", preempted], check=True)
+    kill_node(cluster, "n2")
+    start_again(preempted)
+    until(lambda: queue().get(on_dead_node, ("",))[0] == "PENDING", "the dead node's job is queued again")
+    subprocess.run(["slurmd", "-N", "n2"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    start_again(on_dead_node)
+
+
 def test_a_sweep_survives_a_cluster(cluster, clips, tmp_path):
     """Preempted, robbed of a node and with a bad pair, it ends as a local sweep does, bit for bit."""
     output, environment = tmp_path / "sweep", os.environ | {"OMP_NUM_THREADS": "1"}
@@ -128,14 +139,7 @@ def test_a_sweep_survives_a_cluster(cluster, clips, tmp_path):
     try:
         until(lambda: sum(map(is_under_way, begun(output))) == 2 or launched.poll() is not None, "both jobs edit")
         assert launched.poll() is None, launched.communicate()[0]
-
-        preempted, on_dead_node = job_on("n1"), job_on("n2")
-        subprocess.run(["scancel", "--signal=USR2", preempted], check=True)
-        kill_node(cluster, "n2")
-        start_again(preempted)
-        until(lambda: queue().get(on_dead_node, ("",))[0] == "PENDING", "the dead node's job is queued again")
-        subprocess.run(["slurmd", "-N", "n2"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        start_again(on_dead_node)
+        disturb(cluster)
         said, _ = launched.communicate(timeout=400)
         until(lambda: not queue(), "the other job ends too")  # the launcher ends with the first one that failed
     finally:

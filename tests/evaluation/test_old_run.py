@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from assd.data.video import read_video, to_pixels
 from assd.runs.reader import edits_of, run_overrides
 from evaluation import tables
 from evaluation.comparison import collect, row_names, summarize
+from evaluation.metrics.clip import ClipScorer
 from evaluation.report import write_report
 from evaluation.run import configuration, score
 from evaluation.scores import read_scores, values
@@ -48,22 +50,28 @@ def test_its_scores_are_tabulated_as_they_are(old):
 
 
 def test_it_is_scored_again(old):
-    """By the command that made it, though its configuration names classes that have moved; by the CLIP of today."""
+    """By the command that made it, though its configuration names classes that have moved: what today's CLIP says."""
+    (edit,) = edits_of(old)
+    frames = read_video(edit.video("edited", ".mkv"), None).frames
+    scorer = ClipScorer("local-dir:pkg://assd.shapes/weights/clip", device="cpu")
+    seen = scorer.embed_frames(to_pixels(frames, *frames.shape[1:3]))
+    expected = (seen @ scorer.embed_prompts([edit.prompts.target]).T).mean().item()
     assert configuration(old, []).dataset.limit == 1
     scores = score(old, ["metric=[clip_text]"])
     edited = scores.query("video == 'edited'")
     assert edited.metric.tolist() == [TEXT]
-    assert edited.value.item() > 0.5  # as its green circle was then; the source has less
+    assert edited.value.item() == pytest.approx(expected, abs=1e-5)
     kept = values(read_scores(old)).query("video == 'edited'")
     assert len(kept) == len(values(read_scores(OLD)).query("video == 'edited'"))
 
 
 def test_its_names_are_todays(old):
-    """What was measured then goes by the very names that it has today."""
+    """What is measured today goes by the very names that it had then; one metric came since."""
     from hydra.utils import instantiate  # noqa: PLC0415
 
     today = {metric.name for metric in instantiate(configuration(old, []).metric, _convert_="all").values()}
-    assert today >= set(read_scores(OLD).query("metric != ''").metric)
+    since = {"mean change (of 255) to source, inside the bystander"}
+    assert today - since == set(read_scores(OLD).query("metric != ''").metric)
 
 
 def test_its_page_is_written(old):

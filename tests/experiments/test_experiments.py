@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from assd.models import resolve_folder
+from assd.runs.sweep import add_run, begin_sweep, fail_run
 from evaluation.scores import COLUMNS, row, update_scores
 from tests.commands import PAIR
 
@@ -46,6 +47,23 @@ def test_ablation(tmp_path, experiment, monkeypatch):
     assert "Paired difference to video_dds" in text
     assert "Paired difference to full" in text
     assert r"\toprule" in (tmp_path / "table.tex").read_text()
+
+
+def test_a_refused_run_lends_no_scores(tmp_path, monkeypatch, capsys):
+    """What its folder holds is of an earlier command: it is named and left out; one whose pair failed is kept."""
+    from experiments import common  # noqa: PLC0415
+
+    begin_sweep(tmp_path, [])
+    values = [row("a", "edited", "psnr", "higher", 1.0)]
+    for name, rows in {"refused": values, "a-pair-failed": [*values, row("b", "edited", reason="no video")]}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").touch()
+        update_scores(tmp_path / name, pd.DataFrame(rows, columns=COLUMNS))
+        add_run(tmp_path, name, [])
+        fail_run(tmp_path, name, "its folder holds another configuration")
+    monkeypatch.setattr(common, "run_sweep", lambda *_: None)
+    assert [run.name for run in common.sweep(tmp_path, 1, [], [])] == ["a-pair-failed"]
+    assert "refused is left out: its folder holds another configuration" in capsys.readouterr().err
 
 
 def test_tune(tmp_path, experiment, monkeypatch):

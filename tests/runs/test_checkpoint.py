@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from assd.errors import InputError
-from assd.runs.checkpoint import read_checkpoint, write_checkpoint
+from assd.runs.checkpoint import read_checkpoint, read_notes, write_checkpoint
 from assd.runs.cost import NOTHING, Cost
 
 IDENTITY = {"clip": "01-car", "seed": 3, "options": {"blend_words": "jeep"}}
@@ -39,9 +39,9 @@ def same(a, b):
 def test_a_checkpoint_comes_back(tmp_path):
     """Tensors to the bit, numbers to the last digit, texts, lists, what it belongs to, and what it cost."""
     write_checkpoint(tmp_path / "c.safetensors", checkpoint(), IDENTITY, COST)
-    read, identity, cost = read_checkpoint(tmp_path / "c.safetensors")
+    read = read_checkpoint(tmp_path / "c.safetensors")
     assert same(read, checkpoint())
-    assert (identity, cost) == (IDENTITY, COST)
+    assert read_notes(tmp_path / "c.safetensors") == (7, IDENTITY, COST)
     assert type(read["step"]) is int
 
 
@@ -49,7 +49,7 @@ def test_a_checkpoint_of_an_earlier_version_cost_nothing(tmp_path):
     """Before costs were kept there was no such entry: the pair goes on, and is not refused as damaged."""
     metadata = {"numbers": json.dumps({"step": 2}), "identity": json.dumps(IDENTITY)}
     save_file({"Z": torch.zeros(1)}, tmp_path / "c.safetensors", metadata)
-    assert read_checkpoint(tmp_path / "c.safetensors")[1:] == (IDENTITY, NOTHING)
+    assert read_notes(tmp_path / "c.safetensors") == (2, IDENTITY, NOTHING)
 
 
 def test_views_and_shared_memory_are_kept_as_their_own(tmp_path):
@@ -57,7 +57,7 @@ def test_views_and_shared_memory_are_kept_as_their_own(tmp_path):
     batch = torch.arange(12.0).reshape(3, 4)
     given = {"step": 1, "Z": batch[1], "again": batch[1], "column": batch[:, 1]}
     write_checkpoint(tmp_path / "c.safetensors", given, IDENTITY, COST)
-    read, *_ = read_checkpoint(tmp_path / "c.safetensors")
+    read = read_checkpoint(tmp_path / "c.safetensors")
     assert same(read, given)
     assert (tmp_path / "c.safetensors").stat().st_size < 1000
 
@@ -66,7 +66,7 @@ def test_the_next_one_replaces_it_whole(tmp_path):
     """Nothing half written is left, and nothing of the one before."""
     write_checkpoint(tmp_path / "c.safetensors", checkpoint(), IDENTITY, COST)
     write_checkpoint(tmp_path / "c.safetensors", {"step": 8, "Z": torch.zeros(1)}, IDENTITY, COST)
-    assert read_checkpoint(tmp_path / "c.safetensors")[0].keys() == {"step", "Z"}
+    assert read_checkpoint(tmp_path / "c.safetensors").keys() == {"step", "Z"}
     assert [path.name for path in tmp_path.iterdir()] == ["c.safetensors"]
 
 
@@ -75,7 +75,7 @@ def test_a_failed_write_keeps_the_one_before(tmp_path):
     write_checkpoint(tmp_path / "c.safetensors", checkpoint(), IDENTITY, COST)
     with pytest.raises(TypeError):
         write_checkpoint(tmp_path / "c.safetensors", {"step": 8, "what": object()}, IDENTITY, COST)
-    assert same(read_checkpoint(tmp_path / "c.safetensors")[0], checkpoint())
+    assert same(read_checkpoint(tmp_path / "c.safetensors"), checkpoint())
     assert [path.name for path in tmp_path.iterdir()] == ["c.safetensors"]
 
 
