@@ -1,5 +1,8 @@
 """What each stage of the training learns, and by which loss."""
 
+from collections import defaultdict
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import open_clip
@@ -13,13 +16,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from assd.shapes import networks
 from assd.shapes.corpus import Corpus, to_floats
 from assd.shapes.fit import Stage
-from assd.shapes.world import ATTRIBUTES, Clip
+from assd.shapes.world import ATTRIBUTES, MOTIONS, Clip
 
 EMPTY_CAPTIONS = 0.1  # share of captions replaced by the empty prompt, for classifier-free guidance
 READING_WEIGHT = 0.1  # of the text encoder's own task beside the diffusion loss
 IGNORED = -100  # cross-entropy's mark of an unknown class
 KL_WEIGHT = 3e-4  # on the mean over a latent's elements
 CANNY = (100, 200)  # OpenCV's lower and upper threshold
+
+Teacher = Callable[[Tensor, Tensor, Tensor], Tensor]  # noisy latents Z_t, timesteps and captions' tokens to v
 
 
 def gather(corpus: Tensor, size: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -137,20 +142,17 @@ class Denoising:
     v = sqrt(abar_t) eps - sqrt(1 - abar_t) Z. It is Eq. 2 with the weight 1 / abar_t: what a caption decides is decided
     at high noise, which plain noise prediction hardly weighs. Timesteps are drawn with a density proportional to
     t^high_noise, uniformly for 0. Every `group` neighbours among the latents are drawn together, under one t and one
-    eps, so that the loss tells them apart by what differs between them. The first step knows one group, and `doubling`
-    steps later there are twice as many.
+    eps, so that the loss tells them apart by what differs between them; that part of the error counts `apart` times.
     """
 
-    def __init__(self, latents: Tensor, batch: int, high_noise: int = 0, group: int = 1, doubling: int | None = None):
+    def __init__(self, latents: Tensor, batch: int, high_noise: int = 0, group: int = 1, apart: float = 1.0):
         self.latents, self.scheduler = latents, networks.scheduler()
-        self.groups, self.group, self.doubling = batch // group, group, doubling
+        self.groups, self.group, self.apart = batch // group, group, apart
         self.high_noise = high_noise
 
-    def draw(self, rng: torch.Generator, step: int, device: torch.device) -> tuple[Tensor, ...]:
+    def draw(self, rng: torch.Generator, device: torch.device) -> tuple[Tensor, ...]:
         """Indices among the latents (on the CPU), the noisy latents Z_t, t, and the velocity to predict."""
-        groups = len(self.latents) // self.group
-        known = groups if self.doubling is None else min(groups, 2 ** (step // self.doubling))
-        first = self.group * torch.randint(known, (self.groups,), generator=rng)
+        first = self.group * torch.randint(len(self.latents) // self.group, (self.groups,), generator=rng)
         indices = (first[:, None] + torch.arange(self.group)).flatten()
         z = self.latents[indices].to(device)
         eps = torch.randn((len(first), *z.shape[1:]), generator=rng).repeat_interleave(self.group, 0).to(device)
@@ -162,6 +164,28 @@ class Denoising:
         """Which caption each entry gets; a whole group goes without at a time."""
         without = torch.rand(self.groups, generator=rng) < EMPTY_CAPTIONS
         return torch.where(without.repeat_interleave(self.group), captions.empty, indices % captions.empty)
+
+    def error(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """The mean squared error: of a group's mean, and `apart` times of what each differs from it."""
+        errors = (predicted.float() - target.float()).unflatten(0, (self.groups, self.group))
+        shared = errors.mean(1, keepdim=True)
+        return shared.square().mean() + self.apart * (errors - shared).square().mean()
+
+
+def foretold(clips: list[Clip], latents: Tensor) -> tuple[list[Clip], Tensor]:
+    """What a caption says before anything is seen: the mean latent of all clips it describes.
+
+    The best prediction from pure noise, so that learning it needs no more than one example a caption. Groups of four
+    neighbours that differ in their motion, as in `directed_clips`, each colour, shape and background once.
+    """
+    described, groups = defaultdict(list), {}
+    for index, clip in enumerate(clips):
+        described[clip.caption].append(index)
+    for first in range(0, len(clips), len(MOTIONS)):
+        group = clips[first : first + len(MOTIONS)]
+        groups.setdefault((group[0].colour, group[0].shape, group[0].background), group)
+    chosen = [clip for group in groups.values() for clip in group]
+    return chosen, torch.stack([latents[described[clip.caption]].mean(0) for clip in chosen])
 
 
 def plain_attention(network: nn.Module, device: torch.device) -> None:
@@ -179,21 +203,34 @@ def diffusion_stage(
     device: torch.device,
     steps: int,
     lr: float,
+    teacher: Teacher | None = None,
 ) -> Stage:
-    """A U-Net and its text encoder learn to denoise, and the text encoder to keep its words apart."""
+    """A U-Net and its text encoder learn to denoise, or what a teacher predicts, and the text encoder to keep its words
+    apart."""
     reader = Reader().to(device)
     plain_attention(unet, device)
 
     def loss(rng: torch.Generator, step: int) -> Tensor:
-        indices, z_t, t, v = task.draw(rng, step, device)
+        indices, z_t, t, v = task.draw(rng, device)
         caption = task.caption(rng, indices, captions)
-        embeddings = text_encoder(captions.tokens[caption]).last_hidden_state
+        tokens = captions.tokens[caption]
+        embeddings = text_encoder(tokens).last_hidden_state
         told = {name: of_clips[caption] for name, of_clips in captions.attributes.items()}
-        predicted = unet(z_t, t, embeddings).sample.float()
-        return F.mse_loss(predicted, v) + READING_WEIGHT * reader(embeddings, told)
+        target = teacher(z_t, t, tokens) if teacher else v
+        return task.error(unet(z_t, t, embeddings).sample, target) + READING_WEIGHT * reader(embeddings, told)
 
     modules = {"unet": unet, "text_encoder": text_encoder, "reader": reader}
     return Stage(name, nn.ModuleDict(modules), loss, steps, lr)
+
+
+def prediction_of(unet: nn.Module, text_encoder: nn.Module) -> Teacher:
+    """What a trained U-Net predicts: a velocity without the chance of one clip's noise, so a pupil needs fewer."""
+
+    @torch.no_grad()
+    def predict(z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        return unet(z_t, t, text_encoder(tokens).last_hidden_state).sample
+
+    return predict
 
 
 def control_net_stage(
@@ -210,15 +247,15 @@ def control_net_stage(
     plain_attention(control_net, device)
 
     def loss(rng: torch.Generator, step: int) -> Tensor:
-        indices, z_t, t, v = task.draw(rng, step, device)
+        indices, z_t, t, v = task.draw(rng, device)
         caption = task.caption(rng, indices, captions)
         frames = corpus.frames[indices % len(corpus.clips), indices // len(corpus.clips)]
         embeddings = text_encoder(captions.tokens[caption]).last_hidden_state
         down, mid = control_net(z_t, t, embeddings, edges(frames).to(device), return_dict=False)
         predicted = unet(
             z_t, t, embeddings, down_block_additional_residuals=down, mid_block_additional_residual=mid
-        ).sample.float()
-        return F.mse_loss(predicted, v)
+        ).sample
+        return task.error(predicted, v)
 
     return Stage("control_net", nn.ModuleDict({"control_net": control_net}), loss, steps, lr=1e-3)
 

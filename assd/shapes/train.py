@@ -31,11 +31,11 @@ STEPS = {
     "decoder": 700,
     "clip": 3000,
     "text_to_image": 5000,
-    "small_text_to_image": 2000,
-    "motion": 500,
-    "text_to_video": 1500,
     "text_to_shape": 4000,
     "control_net": 1000,
+    "small_text_to_image": 2400,
+    "motion": 400,
+    "text_to_video": 3000,
 }
 
 
@@ -96,10 +96,19 @@ class Trainer:
         """Trains one stage."""
         fit(stage, self.work, self.device)
 
-    def diffusion(self, name: str, unet: nn.Module, text: nn.Module, task: Denoising, lr: float) -> None:
-        """Trains a U-Net and a text encoder on one denoising task."""
-        steps = self.steps[name]
-        self.fit(stages.diffusion_stage(name, unet, text, task, self.captions, self.device, steps, lr))
+    def diffusion(
+        self,
+        name: str,
+        unet: nn.Module,
+        text: nn.Module,
+        task: Denoising,
+        lr: float,
+        captions: Captions | None = None,
+        teacher: stages.Teacher | None = None,
+    ) -> None:
+        """Trains a U-Net and a text encoder on one denoising task, by the corpus's captions unless others are given."""
+        captions, steps = captions or self.captions, self.steps[name]
+        self.fit(stages.diffusion_stage(name, unet, text, task, captions, self.device, steps, lr, teacher))
 
     def autoencoder_and_clip(self) -> None:
         """Both need nothing but frames; then every frame is encoded once."""
@@ -120,23 +129,6 @@ class Trainer:
         """Single latents, frame-major: index % clips is the clip."""
         return rearrange(self.latents, "b n c h w -> (n b) c h w")
 
-    def text_to_video(self) -> None:
-        """The video U-Net: still frames first, then which way things move, then clips.
-
-        Which way the object moves is decided where its place can't be seen. It is the product of a word, a place in
-        time and a place in the frame, which many clips at once don't teach; a few do, and then more.
-        """
-        text, clips = copy.deepcopy(self.text), rearrange(self.latents, "b n c h w -> b c n h w")
-        self.diffusion("small_text_to_image", self.small, text, Denoising(self.frames(), batch=32), lr=2e-3)
-        video = networks.video_unet(self.small).to(self.device).eval()
-        if self.first and not self.steps["small_text_to_image"]:
-            start_from(self.first, {"video_unet": video, "video_text_encoder": text})
-        few = Denoising(clips, batch=4, high_noise=PURE_NOISE, group=len(MOTIONS), doubling=40)
-        self.diffusion("motion", video, text, few, lr=2e-3)
-        self.diffusion("text_to_video", video, text, Denoising(clips, batch=8, group=len(MOTIONS)), lr=1.5e-3)
-        save_half(text, self.weights / "video_text_encoder")
-        save_half(video, self.weights / "video_unet")
-
     def text_to_shape(self) -> None:
         """The image U-Net again, at high noise above all: there a shape is decided, and there it was still unsure."""
         task = Denoising(self.frames(), batch=32, high_noise=1)
@@ -156,6 +148,26 @@ class Trainer:
         self.fit(stages.control_net_stage(network, task=task, **frozen, device=self.device, steps=steps))
         save_half(network, self.weights / "control_net")
 
+    def text_to_video(self) -> None:
+        """The video U-Net: still frames first, then which way things move, then clips.
+
+        Stills it learns from the image model. Which way an object moves is decided where its place can't be seen; it is
+        the product of a word, a place in time and a place in the frame, which single clips hide and their mean shows.
+        """
+        text, clips = copy.deepcopy(self.text), rearrange(self.latents, "b n c h w -> b c n h w").contiguous()
+        stills = Denoising(self.frames(), batch=32, high_noise=1)
+        teacher = stages.prediction_of(self.image, self.text)
+        self.diffusion("small_text_to_image", self.small, text, stills, lr=2e-3, teacher=teacher)
+        video = networks.video_unet(self.small).to(self.device).eval()
+        if self.first and not self.steps["small_text_to_image"]:
+            start_from(self.first, {"video_unet": video, "video_text_encoder": text})
+        described, means = stages.foretold(self.corpus.clips, clips)
+        directions = Denoising(means, batch=16, high_noise=PURE_NOISE, group=len(MOTIONS), apart=5)
+        self.diffusion("motion", video, text, directions, lr=2e-3, captions=Captions(described, self.device))
+        self.diffusion("text_to_video", video, text, Denoising(clips, 8, high_noise=1, group=len(MOTIONS)), lr=1.5e-3)
+        save_half(text, self.weights / "video_text_encoder")
+        save_half(video, self.weights / "video_unet")
+
 
 def train(
     weights: Path, work: Path, device: torch.device, steps: dict[str, int], clips: int, first: Path | None = None
@@ -165,9 +177,9 @@ def train(
     trainer = Trainer(weights, work, device, steps, clips, first)
     trainer.autoencoder_and_clip()
     trainer.text_to_image()
-    trainer.text_to_video()
     trainer.text_to_shape()
     trainer.control_net()
+    trainer.text_to_video()
     console.print(f"weights in {weights}, {(time.monotonic() - started) / 60:.0f} minutes")
 
 

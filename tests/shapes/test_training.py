@@ -29,6 +29,55 @@ def test_the_video_unet_starts_as_the_small_image_unet():
     assert torch.allclose(networks.video_unet(image).eval()(z, 500, words).sample[0].movedim(0, 1), frames, atol=1e-4)
 
 
+def test_what_tells_a_group_apart_can_count_more():
+    """An error that all members share counts once, one that differs counts `apart` times; at 1 it is the plain mean."""
+    torch.manual_seed(0)
+    task = stages.Denoising(torch.randn(8, 6, 2, 2), batch=8, group=4, apart=5)
+    predicted, target = torch.randn(8, 6, 2, 2), torch.randn(8, 6, 2, 2)
+    shared = torch.randn(2, 1, 6, 2, 2).expand(-1, 4, -1, -1, -1).flatten(0, 1)
+    different = torch.tensor([1.0, -1.0, 1.0, -1.0] * 2).view(8, 1, 1, 1).expand_as(target)
+    assert torch.allclose(task.error(target + shared, target), shared.square().mean(), atol=1e-6)
+    assert torch.allclose(task.error(target + different, target), torch.tensor(5.0))
+    task.apart = 1
+    assert torch.allclose(task.error(predicted, target), (predicted - target).square().mean(), atol=1e-6)
+
+
+def test_what_a_caption_foretells_is_the_mean_of_its_clips():
+    """In groups of four directions of one colour, shape and background; every caption of the corpus is there."""
+    clips = directed_clips("train", 2400)
+    latents = torch.arange(2400.0)[:, None]
+    chosen, means = stages.foretold(clips, latents)
+    of_caption = {}
+    for index, clip in enumerate(clips):
+        of_caption.setdefault(clip.caption, []).append(float(index))
+    assert max(map(len, of_caption.values())) > 2
+    for clip, mean in zip(chosen, means, strict=True):
+        assert mean.item() == pytest.approx(sum(of_caption[clip.caption]) / len(of_caption[clip.caption]))
+    looks = [(c.colour, c.shape, c.background) for c in chosen]
+    assert all(len(set(looks[i : i + 4])) == 1 for i in range(0, len(looks), 4))
+    assert len(set(looks)) == len(looks) / 4
+    assert {c.caption for c in chosen} == set(of_caption)
+
+
+def test_a_pupil_with_its_teachers_weights_has_nothing_to_learn():
+    """All that is left of the loss is the reader's, so it is the same whatever the clips' own noise."""
+    torch.manual_seed(0)
+    unet, text = networks.small_image_unet().eval(), networks.text_encoder().eval()
+    clips, device = directed_clips("train", 8), torch.device("cpu")
+
+    def losses(latents, teacher):
+        task = stages.Denoising(latents, batch=4)
+        of = {"unet": unet, "text_encoder": text, "captions": stages.Captions(clips, device)}
+        torch.manual_seed(1)  # the reader's directions
+        stage = stages.diffusion_stage("pupil", task=task, **of, device=device, steps=1, lr=1e-3, teacher=teacher)
+        return stage.loss(torch.Generator().manual_seed(0), 0).item()
+
+    teacher = stages.prediction_of(unet, text)
+    near, far = torch.randn(8, 6, 8, 8), 9 * torch.randn(8, 6, 8, 8)
+    assert losses(near, teacher) == pytest.approx(losses(far, teacher), abs=1e-5)
+    assert losses(far, None) > losses(near, None) + 1
+
+
 @pytest.mark.end_to_end
 def test_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch):
     """A stage that dies and starts again draws the batches and keeps the averages that the unbroken one would have."""
