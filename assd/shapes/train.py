@@ -34,8 +34,8 @@ STEPS = {
     "text_to_shape": 4000,
     "control_net": 1000,
     "small_text_to_image": 2400,
-    "motion": 400,
-    "text_to_video": 3000,
+    "motion": 240,
+    "text_to_video": 2000,
 }
 
 

@@ -5,9 +5,10 @@ import torch
 
 from assd.models import load
 from assd.shapes.corpus import clip
+from assd.shapes.judge import judge
 from assd.shapes.world import Clip
 from evaluation.metrics.clip import ClipScorer
-from experiments.check_shapes import alternatives, autoencoder_psnr, check_clip, edge_f1
+from experiments.check_shapes import alternatives, autoencoder_psnr, check_clip, edge_f1, generate
 
 WEIGHTS = "pkg://assd.shapes/weights"
 CLIP = Clip("red", "star", "left", "sand", radius=0.33, x=0.0, y=0.1, travel=0.7, texture=3)
@@ -48,3 +49,14 @@ def test_edge_f1_forgives_one_pixel():
     assert edge_f1(line.roll(2, 1), line) == 0
     both = line | line.roll(8, 1)
     assert edge_f1(line, both) == pytest.approx(2 / 3)
+
+
+@pytest.mark.end_to_end
+def test_embedded_video_model_obeys_its_prompt():
+    """What is shipped moves things the way it is told, in the colour and over the background it is told."""
+    model = load(WEIGHTS, unet="video_unet", text_encoder="video_text_encoder", num_frames=8, height=64, width=64)
+    clips = [clip("validation", index) for index in range(8)]
+    frames = generate(model, model.predict, [c.caption for c in clips], num_frames=8, steps=8, w=3.0, seed=0)
+    seen = [judge(video) for video in frames]
+    for attribute in ("colour", "motion", "background"):
+        assert sum(s[attribute] == getattr(c, attribute) for s, c in zip(seen, clips)) >= 6, attribute
