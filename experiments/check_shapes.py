@@ -279,7 +279,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=64, help="how many the video model generates, and the ControlNet")
     parser.add_argument("--steps", type=int, default=25, help="DDIM steps")
     parser.add_argument("--image-guidance-scale", type=float, default=2.0)
-    parser.add_argument("--guidance-scale", type=float, default=3.0, help="the video model's")
+    parser.add_argument("--guidance-scale", type=float, default=2.0, help="the video model's")
     parser.add_argument("--pictures", type=Path, default=Path("outputs/shapes-samples"))
     options = parser.parse_args()
     options.pictures.mkdir(parents=True, exist_ok=True)
