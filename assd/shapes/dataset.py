@@ -9,7 +9,7 @@ from assd.shapes.motion import motion
 from assd.shapes.world import NUM_FRAMES, SIZE, render
 
 FPS = 8.0
-TUNING_PAIRS = 12
+TUNING_PAIRS = 48
 CANVAS = Canvas(NUM_FRAMES, SIZE, SIZE)
 
 
@@ -25,7 +25,7 @@ def shapes(
 
     Clips have 8 frames of 64 x 64 pixels and no other size.
 
-    split  `benchmark`, the 30 pairs that tables are made of; `tuning`, 12 others to choose parameters on
+    split  `benchmark`, the 30 pairs that tables are made of; `tuning`, 48 others to choose parameters on
     """
     canvas = Canvas(num_frames, height, width)
     check_canvas(canvas)

@@ -136,7 +136,7 @@ def test_the_pairs_have_three_kinds():
     for kind in KINDS:
         edits = ["two" if "+" in pair.edit else pair.edit for pair in clip_pairs() if pair.source.kind == kind]
         assert Counter(edits) == {"colour": 3, "shape": 3, "background": 2, "two": 2}
-    for pair in (*clip_pairs(), *(tuning_pair(index) for index in range(12))):
+    for pair in (*clip_pairs(), *(tuning_pair(index) for index in range(48))):
         if there := pair.source.bystander:
             assert there.colour not in {pair.source.colour, pair.target.colour}
             assert visible(there.colour, pair.source.background)
