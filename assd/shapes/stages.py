@@ -205,8 +205,10 @@ def diffusion_stage(
     lr: float,
     teacher: Teacher | None = None,
 ) -> Stage:
-    """A U-Net and its text encoder learn to denoise, or what a teacher predicts, and the text encoder to keep its words
-    apart."""
+    """A U-Net and its text encoder learn to denoise, and the text encoder to keep its words apart.
+
+    With a teacher they learn what it predicts in place of the noise that was added.
+    """
     reader = Reader().to(device)
     plain_attention(unet, device)
 
@@ -224,7 +226,7 @@ def diffusion_stage(
 
 
 def prediction_of(unet: nn.Module, text_encoder: nn.Module) -> Teacher:
-    """What a trained U-Net predicts: a velocity without the chance of one clip's noise, so a pupil needs fewer."""
+    """What a trained U-Net predicts: a velocity without the chance of one clip's noise, so a pupil needs fewer steps."""
 
     @torch.no_grad()
     def predict(z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:

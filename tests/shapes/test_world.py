@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from assd.shapes.corpus import clip, clip_pairs, directed_clips, held_out_captions, tuning_pair
+from assd.shapes.dataset import TUNING_PAIRS
 from assd.shapes.judge import judge, judge_motion, judge_shape
 from assd.shapes.world import ATTRIBUTES, KINDS, SIZE, Bystander, Clip, draw_clip, in_every_direction, render, visible
 
@@ -136,7 +137,7 @@ def test_the_pairs_have_three_kinds():
     for kind in KINDS:
         edits = ["two" if "+" in pair.edit else pair.edit for pair in clip_pairs() if pair.source.kind == kind]
         assert Counter(edits) == {"colour": 3, "shape": 3, "background": 2, "two": 2}
-    for pair in (*clip_pairs(), *(tuning_pair(index) for index in range(48))):
+    for pair in (*clip_pairs(), *(tuning_pair(index) for index in range(TUNING_PAIRS))):
         if there := pair.source.bystander:
             assert there.colour not in {pair.source.colour, pair.target.colour}
             assert visible(there.colour, pair.source.background)
