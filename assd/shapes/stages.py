@@ -226,7 +226,7 @@ def diffusion_stage(
 
 
 def prediction_of(unet: nn.Module, text_encoder: nn.Module) -> Teacher:
-    """What a trained U-Net predicts: a velocity without the chance of one clip's noise, so a pupil needs fewer steps."""
+    """What a trained U-Net predicts: a velocity without the chance of one noise, so that a pupil needs fewer steps."""
 
     @torch.no_grad()
     def predict(z_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
