@@ -24,7 +24,7 @@ LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 def label(lam: float) -> str:
     """A row's name."""
-    return f"λ = {lam}"
+    return f"lambda = {lam}"  # the font of the sheets has no Greek
 
 
 def measured(cfg: DictConfig, summary: pd.DataFrame, *keys: str) -> str:
