@@ -40,7 +40,7 @@ class Training:
     def __init__(self, stage: Stage):
         self.modules = stage.modules
         self.parameters = list(stage.modules.requires_grad_(True).parameters())
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=stage.lr, weight_decay=1e-2)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=stage.lr, weight_decay=1e-2, fused=True)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, stage.lr, total_steps=stage.steps, pct_start=0.05
         )
