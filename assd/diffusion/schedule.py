@@ -127,14 +127,18 @@ class Schedule:
         return self.final if t == CLEAN else Level(self.alphas[t], self.sigmas[t])
 
     def timesteps(self, num_steps: int) -> list[int]:
-        """The timesteps of a sampler of so many steps, noisiest first, as diffusers spaces them."""
+        """The timesteps of a sampler of so many steps, noisiest first, as diffusers spaces them.
+
+        For some numbers of steps, such as 61, diffusers' trailing ones are one too many and end below 0: that one is
+        left out.
+        """
         length = len(self)
         require(1 <= num_steps <= length, f"num_steps must be in 1..{length}, the schedule's length; got {num_steps}")
         if self.spacing == "leading":
             ascending = np.arange(num_steps) * (length // num_steps) + self.offset
             return np.minimum(ascending, length - 1)[::-1].tolist()
         if self.spacing == "trailing":
-            return (np.round(np.arange(length, 0, -length / num_steps)).astype(int) - 1).tolist()
+            return (np.round(np.arange(length, 0, -length / num_steps)).astype(int) - 1)[:num_steps].tolist()
         return np.round(np.linspace(0, length - 1, num_steps)).astype(int)[::-1].tolist()
 
     def agrees_with(self, other: "Schedule") -> bool:

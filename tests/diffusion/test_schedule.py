@@ -99,6 +99,15 @@ def test_timesteps_are_diffusers(spacing, num_steps, offset):
     assert ours == scheduler.timesteps.clamp(max=999).tolist()
 
 
+def test_no_timestep_beyond_the_last():
+    """Of trailing steps diffusers makes 62 for 61, the last of them -1: each number of steps has as many timesteps."""
+    trailing = Schedule.flow()
+    for num_steps in range(1, len(trailing) + 1):
+        timesteps = trailing.timesteps(num_steps)
+        assert len(set(timesteps)) == num_steps
+        assert min(timesteps) >= 0
+
+
 @pytest.mark.parametrize("num_steps", [0, 1001])
 def test_as_many_steps_as_there_are(num_steps):
     """A sampler without steps, or with more than timesteps, is refused with the range."""
