@@ -151,10 +151,14 @@ def first_video(name: str, edits: dict[str, FinishedEdit]) -> Path | None:
 
 
 def curves(edit: FinishedEdit, prefix: str) -> list[Curve]:
-    """The curves of what a method measured: every number of its steps but those that say where it was."""
+    """The curves of what a method measured: every number of its steps but those that say where it was.
+
+    Each over the steps that measured it: a method of several phases measures other numbers in each.
+    """
     steps = pd.DataFrame(edit.curves)
     measured = [key for key in steps if key not in PLACES and pd.api.types.is_numeric_dtype(steps[key])]
-    return [curve(f"{prefix}{label_of(key)}", steps.step, steps[key]) for key in measured]
+    parts = {key: steps[["step", key]].dropna() for key in measured}
+    return [curve(f"{prefix}{label_of(key)}", part.step, part[key]) for key, part in parts.items()]
 
 
 def label_of(key: str) -> str:

@@ -1,5 +1,6 @@
 """The report: self-contained, escaped, and in a real browser playing and sorting."""
 
+import json
 import re
 import shutil
 import sys
@@ -7,8 +8,10 @@ import sys
 import pytest
 
 from assd.errors import InputError
+from assd.runs.reader import FinishedEdit
 from evaluation.report import write_report
 from evaluation.report.__main__ import main
+from evaluation.report.page import curves
 from evaluation.run import score
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -47,6 +50,17 @@ def test_prompts_are_text(page):
     text = page.read_text(encoding="utf-8")
     assert "<script>document" not in text
     assert "&lt;script&gt;document" in text
+
+
+def test_curves_of_several_phases(tmp_path):
+    """Each number is drawn over the steps that measured it, whatever another phase measured; no point is missing."""
+    tuning = [{"step": step, "t": 1, "loss": 0.5, "seconds": 0.1} for step in range(20)]
+    sampling = [{"step": step, "t": 1, "latent_norm": 3.0, "seconds": 0.1} for step in range(20, 30)]
+    (tmp_path / "steps.jsonl").write_text("".join(json.dumps(point) + "\n" for point in tuning + sampling))
+    drawn = {curve.label: curve for curve in curves(FinishedEdit(tmp_path), "")}
+    assert {"loss", "latent norm"} <= drawn.keys()
+    assert [len(drawn[name].thin.split()) for name in ("loss", "latent norm")] == [20, 10]
+    assert not any("nan" in text for curve in drawn.values() for text in (curve.thin, curve.bold))
 
 
 def test_the_command_line(sweep, tmp_path, monkeypatch):
