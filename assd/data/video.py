@@ -107,8 +107,8 @@ def read_folder(path: Path, num_frames: int | None) -> tuple[list[np.ndarray], f
 
 
 def read_masks(path: Path, num_frames: int) -> Bool[Tensor, "n H W"]:
-    """DAVIS annotations, one palette PNG a frame: every object counts, index 0 is the background."""
-    files = sorted(path.glob("*.png"))
+    """DAVIS annotations, one palette picture a frame: every object counts, index 0 is the background."""
+    files = frame_files(path)
     masks = [marked(open_image(files[i])) for i in evenly_spaced(len(files), num_frames, path)]
     require_one_size(masks, path)
     return torch.from_numpy(np.stack(masks))
@@ -172,12 +172,12 @@ ENCODINGS = {
 }
 
 
-def write_video(path: Path, frames: UInt8[Tensor, "n H W 3"], fps: float) -> None:
-    """As the suffix says: .mp4 is H.264 for people, .mkv is FFV1, without loss. Written aside and renamed.
+def write_video(path: Path, frames: UInt8[Tensor, "n H W 3"], fps: float, encoding: Encoding | None = None) -> None:
+    """As the suffix says unless told: .mp4 is H.264 for people, .mkv is FFV1, without loss. Written aside and renamed.
 
     An mp4 of odd size loses one row or column.
     """
-    encoding = ENCODINGS[path.suffix]
+    encoding = encoding or ENCODINGS[path.suffix]
     height, width = (size // encoding.multiple * encoding.multiple for size in frames.shape[1:3])
     with aside(path) as partial, av.open(str(partial), "w", options=encoding.container_options) as container:
         stream = container.add_stream(encoding.codec, rate=Fraction(fps).limit_denominator(1000))

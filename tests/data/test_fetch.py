@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from assd.data.benchmark.fetch import download, fetch_davis
+from assd.data.benchmark.fetch import download, fetch_davis, part_of
 from assd.data.benchmark.manifest import manifest
 from assd.data.benchmark.sort_in import import_clips
 from assd.errors import InputError
@@ -80,7 +80,7 @@ def test_an_interrupted_download_goes_on(tmp_path, server, ranges):
 def test_a_complete_part_is_not_fetched_again(tmp_path, server):
     """Interrupted after the last byte: the server has nothing more to send, and the file is whole."""
     server.content = b"x" * 1000
-    (tmp_path / "davis.zip.part").write_bytes(server.content)
+    part_of(tmp_path / "davis.zip", server.url).write_bytes(server.content)
     download(server.url, tmp_path / "davis.zip", hashlib.sha256(server.content).hexdigest())
     assert (tmp_path / "davis.zip").read_bytes() == server.content
 
@@ -94,10 +94,21 @@ def test_a_wrong_checksum_is_refused(tmp_path, server):
 
 
 def test_what_is_no_zip_is_refused(tmp_path, server):
-    """A page that says `log in` comes with status 200 as well."""
+    """A page that says `log in` comes with status 200 as well. The next command fetches again."""
     server.content = b"<html>log in</html>"
     with pytest.raises(InputError, match="no zip file"):
-        fetch_davis(tmp_path, server.url, None)
+        fetch_davis(tmp_path / "data", server.url, None)
+    server.content = davis_zip(tmp_path)
+    fetch_davis(tmp_path / "data", server.url, None)
+    assert manifest("core")[0].locate(tmp_path / "data")
+
+
+def test_what_came_from_another_address_is_not_gone_on_with(tmp_path, server):
+    """Two archives of one name: the second is fetched from its first byte."""
+    part_of(tmp_path / "davis.zip", "http://elsewhere/davis.zip").write_bytes(b"other")
+    server.content = b"x" * 1000
+    download(server.url, tmp_path / "davis.zip")
+    assert (tmp_path / "davis.zip").read_bytes() == server.content
 
 
 def test_a_damaged_zip_is_refused(tmp_path):

@@ -148,6 +148,15 @@ def test_davis_masks_are_sampled_as_the_frames(tmp_path: Path) -> None:
     assert (footage.masks == (footage.frames.mean(1) > 0)).float().mean() > 0.99
 
 
+def test_masks_may_be_named_in_capitals(tmp_path: Path) -> None:
+    """What counts as a frame counts as a mask."""
+    davis(tmp_path)
+    for file in (tmp_path / "Annotations" / "480p" / "cars").iterdir():
+        file.rename(file.with_suffix(".PNG"))
+    (pair,) = folder(str(tmp_path), 3, 48, 48)
+    assert pair.read(pair.canvas).masks is not None
+
+
 def test_a_folder_beside_annotations_need_not_have_them(tmp_path: Path) -> None:
     """A sequence without annotations has no mask."""
     davis(tmp_path)

@@ -11,16 +11,16 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from assd.console import console as make_console
 from assd.data.pairs import DAVIS_FRAMES, DAVIS_MASKS
 from assd.errors import InputError, require
 
 DAVIS_URL = "https://data.vision.ee.ethz.ch/jpont/davis/DAVIS-2017-trainval-480p.zip"
 CHUNK = 1 << 20  # bytes read at once
 
-console = Console()
+console = make_console()
 
 
 def download(url: str, file: Path, sha256: str | None = None) -> None:
@@ -29,7 +29,7 @@ def download(url: str, file: Path, sha256: str | None = None) -> None:
     Raises InputError when the address can't be reached or the checksum is another one; what came so far is kept in the
     first case and removed in the second.
     """
-    part = file.with_name(file.name + ".part")
+    part = part_of(file, url)
     part.parent.mkdir(parents=True, exist_ok=True)
     have = part.stat().st_size if part.exists() else 0
     try:
@@ -59,17 +59,37 @@ def download(url: str, file: Path, sha256: str | None = None) -> None:
     part.replace(file)
 
 
+def part_of(file: Path, url: str) -> Path:
+    """Where what came so far is kept. It belongs to the address: what came from elsewhere is not gone on with."""
+    return file.with_name(f"{file.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")
+
+
 def fetch_davis(root: Path, url: str, sha256: str | None) -> None:
-    """DAVIS-2017 trainval at 480p into the data root. Raises InputError where it can't be had or isn't a whole zip."""
+    """DAVIS-2017 trainval at 480p into the data root. Raises InputError where it can't be had or isn't a whole zip.
+
+    A download that is something else is removed, so that the next command fetches again; a file that was there stays.
+    """
     file = root / Path(url).name
-    if file.exists():
+    was_there = file.exists()
+    if was_there:
         check_digest(file, sha256)
     else:
         download(url, file, sha256)
+    try:
+        place_davis(file, root)
+    except InputError:
+        if not was_there:
+            file.unlink()
+        raise
+    file.unlink()
+
+
+def place_davis(file: Path, root: Path) -> None:
+    """The sequences of DAVIS's zip file below the data root. Raises InputError where there are none."""
     with unpacked(file, root) as folder:
         require(
             (folder / "DAVIS" / DAVIS_FRAMES).is_dir(),
-            f"{file} holds no DAVIS/{DAVIS_FRAMES}: remove it, and give another address with --url",
+            f"{file} holds no DAVIS/{DAVIS_FRAMES}: remove it if it is there, and give another address with --url",
         )
         for part in (DAVIS_MASKS, DAVIS_FRAMES):  # masks first: frames alone would be taken for all there is
             for sequence in sorted((folder / "DAVIS" / part).glob("*")):
@@ -77,7 +97,6 @@ def fetch_davis(root: Path, url: str, sha256: str | None) -> None:
                 goal.parent.mkdir(parents=True, exist_ok=True)
                 if not goal.exists():
                     sequence.replace(goal)
-    file.unlink()
 
 
 @contextlib.contextmanager
