@@ -1,6 +1,7 @@
 """The device that a configuration names."""
 
 import re
+import time
 
 import torch
 
@@ -21,3 +22,10 @@ def resolve_device(device: str) -> torch.device:
         f"device is {device!r}, and torch sees {torch.cuda.device_count()} GPUs here: use device=auto or device=cpu",
     )
     return chosen
+
+
+def wall_clock(device: torch.device) -> float:
+    """Seconds, once the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

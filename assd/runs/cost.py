@@ -2,12 +2,12 @@
 
 import contextlib
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from assd.device import wall_clock
 from assd.runs.environment import device_name
 
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of Linux
@@ -68,13 +68,6 @@ class Meter:
         seconds = (wall_clock(self.device) - self.started) / self.together
         device = f"{self.device.type} {device_name(self.device)}"
         return self.before + Cost(seconds=seconds, peak_memory_gib=peak_memory(self.device), device=device)
-
-
-def wall_clock(device: torch.device) -> float:
-    """Seconds, once the device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -8,28 +8,30 @@ from pathlib import Path
 
 import torch
 from diffusers.training_utils import EMAModel
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from assd.console import console as make_console
+from assd.device import wall_clock
 from assd.diffusion.draw import generator
 from assd.errors import require
+from assd.files import aside, remove_partial
 
 SEED = 0
 EMA_DECAY = 0.998
 CHECKPOINT_SECONDS = 60
 LOG_STEPS = 50
 
-console = Console()
+console = make_console()
 
 
 @dataclass
 class Stage:
-    """What one training loop needs: the modules that learn, and the loss of one step's random generator and number."""
+    """What one training loop needs: the modules that learn, and the loss by one step's random generator."""
 
     name: str
     modules: nn.ModuleDict
-    loss: Callable[[torch.Generator, int], Tensor]
+    loss: Callable[[torch.Generator], Tensor]
     steps: int
     lr: float
 
@@ -51,18 +53,17 @@ class Training:
         return {name: getattr(self, name) for name in ("modules", "optimizer", "schedule", "average")}
 
     def save(self, path: Path, step: int, precision: torch.dtype) -> None:
-        """Written aside and renamed: a kill never leaves half a checkpoint."""
-        partial = path.with_suffix(".partial")
+        """Whole or not at all: a kill never leaves half a checkpoint."""
         states = {name: part.state_dict() for name, part in self.parts().items()}
-        torch.save(states | {"step": step, "precision": precision}, partial)
-        partial.replace(path)
+        with aside(path) as partial:
+            torch.save(states | {"step": step, "precision": precision}, partial)
 
     def restore(self, path: Path) -> tuple[int, torch.dtype]:
         """Restores every state; returns the number of steps done and the precision they were done in.
 
         Raises InputError for a checkpoint of a training of another length: its rate falls to zero at that length.
         """
-        stored = torch.load(path, weights_only=True)
+        stored = torch.load(path, map_location=self.parameters[0].device, weights_only=True)
         ours, theirs = self.schedule.total_steps, stored["schedule"]["total_steps"]
         require(
             ours == theirs,
@@ -89,6 +90,7 @@ def fit(stage: Stage, work: Path, device: torch.device) -> None:
 
     A finished stage is read back from its checkpoint; one without steps keeps the weights it has.
     """
+    remove_partial(work)
     if stage.steps:
         training, checkpoint = Training(stage), work / f"{stage.name}.pt"
         if checkpoint.exists():
@@ -106,7 +108,7 @@ def run(stage: Stage, training: Training, first: int, precision: torch.dtype, ch
     with checkpoint.with_suffix(".jsonl").open("a") as log:
         for step in progress(stage, first):
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                loss = stage.loss(generator(SEED, stage.name, step), step)
+                loss = stage.loss(generator(SEED, stage.name, step))
             losses.append(training.advance(loss))
             done = step + 1
             if done % LOG_STEPS == 0:
@@ -125,12 +127,12 @@ def faster_precision(stage: Stage, device: torch.device) -> torch.dtype:
     seconds = {}
     for precision in (torch.float32, torch.bfloat16):
         for _ in range(2):
-            started = time.monotonic()
+            started = wall_clock(device)
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                loss = stage.loss(generator(SEED, stage.name, 0), 0)
+                loss = stage.loss(generator(SEED, stage.name, 0))
             loss.backward()
             stage.modules.zero_grad()
-            seconds[precision] = time.monotonic() - started
+            seconds[precision] = wall_clock(device) - started
     told = ", ".join(f"{value:.2f} s a step in {str(name).removeprefix('torch.')}" for name, value in seconds.items())
     console.print(f"{stage.name}: {told}")
     return min(seconds, key=seconds.__getitem__)

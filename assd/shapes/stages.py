@@ -37,7 +37,7 @@ def autoencoder_stage(vae: nn.Module, corpus: Corpus, device: torch.device, step
     """Absolute plus squared error, five times heavier on the objects, and a little KL to keep latents compact."""
     frames, masks = corpus.frames.flatten(0, 1), corpus.masks.flatten(0, 1)
 
-    def loss(draw: torch.Generator, step: int) -> Tensor:
+    def loss(draw: torch.Generator) -> Tensor:
         pixels, indices = gather(frames, batch, draw)
         pixels = to_floats(pixels).to(device)
         weight = 1 + 4 * masks[indices][:, None].to(device)
@@ -55,7 +55,7 @@ def decoder_stage(vae: nn.Module, corpus: Corpus, device: torch.device, steps: i
     """The decoder alone, on squared error of what the encoder really gives: latents stay, reconstructions sharpen."""
     frames = corpus.frames.flatten(0, 1)
 
-    def loss(draw: torch.Generator, step: int) -> Tensor:
+    def loss(draw: torch.Generator) -> Tensor:
         pixels, _ = gather(frames, batch, draw)
         pixels = to_floats(pixels).to(device)
         with torch.no_grad():
@@ -73,7 +73,7 @@ def clip_stage(
     tokenizer, contrast = networks.tokenizer(), open_clip.ClipLoss()
     tokens = tokenizer([c.caption for c in corpus.clips], padding="max_length", return_tensors="pt").input_ids
 
-    def loss(draw: torch.Generator, step: int) -> Tensor:
+    def loss(draw: torch.Generator) -> Tensor:
         clips, indices = gather(corpus.frames, batch, draw)
         frame = torch.randint(clips.shape[1], (batch,), generator=draw)
         pixels = to_floats(clips[torch.arange(batch), frame]).to(device)
@@ -207,12 +207,12 @@ def diffusion_stage(
 ) -> Stage:
     """A U-Net and its text encoder learn to denoise, and the text encoder to keep its words apart.
 
-    With a teacher they learn what it predicts in place of the noise that was added.
+    With a teacher they learn what it predicts, in place of the velocity that was drawn.
     """
     reader = Reader().to(device)
     plain_attention(unet, device)
 
-    def loss(rng: torch.Generator, step: int) -> Tensor:
+    def loss(rng: torch.Generator) -> Tensor:
         indices, z_t, t, v = task.draw(rng, device)
         caption = task.caption(rng, indices, captions)
         tokens = captions.tokens[caption]
@@ -248,7 +248,7 @@ def control_net_stage(
     """A ControlNet (Zhang et al. 2023) learns to denoise from a frame's edges, beside the frozen image U-Net."""
     plain_attention(control_net, device)
 
-    def loss(rng: torch.Generator, step: int) -> Tensor:
+    def loss(rng: torch.Generator) -> Tensor:
         indices, z_t, t, v = task.draw(rng, device)
         caption = task.caption(rng, indices, captions)
         frames = corpus.frames[indices % len(corpus.clips), indices // len(corpus.clips)]

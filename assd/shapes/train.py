@@ -17,6 +17,8 @@ from einops import rearrange
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from assd.device import resolve_device
+from assd.errors import one_sentence
 from assd.shapes import networks, stages
 from assd.shapes.corpus import Corpus, directed_clips
 from assd.shapes.fit import SEED, console, fit
@@ -72,7 +74,8 @@ def start_from(folder: Path, modules: dict[str, nn.Module]) -> None:
 class Trainer:
     """The networks and the corpus, and one method a group of stages.
 
-    Every network starts at random, or from the weights in the folder `first`.
+    Every network starts at random. With the folder `first` autoencoder, CLIP, text encoder and image U-Net start from
+    its weights, and ControlNet, video U-Net and its text encoder do so where they are not trained from the image U-Net.
     """
 
     def __init__(
@@ -183,6 +186,7 @@ def train(
     console.print(f"weights in {weights}, {(time.monotonic() - started) / 60:.0f} minutes")
 
 
+@one_sentence()
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -191,13 +195,13 @@ def main() -> None:
         "--work", type=Path, default=Path("outputs/shapes-training"), help="checkpoints and loss curves"
     )
     parser.add_argument("--start-from", type=Path, help="begin with the weights in this folder instead of at random")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--clips", type=int, default=CLIPS, help="size of the training corpus")
     for name, count in STEPS.items():
         parser.add_argument(f"--{name.replace('_', '-')}-steps", type=int, default=count, help="0 skips the stage")
     options = parser.parse_args()
     steps = {name: getattr(options, f"{name}_steps") for name in STEPS}
-    train(options.weights, options.work, torch.device(options.device), steps, options.clips, options.start_from)
+    train(options.weights, options.work, resolve_device(options.device), steps, options.clips, options.start_from)
 
 
 if __name__ == "__main__":
