@@ -5,26 +5,28 @@ Generated frames and clips are made at the guidance scales that edits use. Exits
 
 import argparse
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from diffusers import ControlNetModel
 from einops import rearrange
 from jaxtyping import Bool, Float
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from assd.console import console as make_console
 from assd.data.video import to_bytes
 from assd.diffusion.draw import generator
+from assd.diffusion.guidance import guided_prediction
 from assd.diffusion.inversion import DDIM, downwards
-from assd.diffusion.model import Embeddings, Model
-from assd.models import LatentDiffusion, load, resolve_folder
+from assd.diffusion.model import Model
+from assd.errors import one_sentence, require
+from assd.models import LatentDiffusion, load
+from assd.models.control_net import ControlNet, load_control_net
 from assd.runs import pictures
 from assd.shapes.corpus import clip
 from assd.shapes.judge import judge
@@ -47,9 +49,7 @@ BOUNDS = {
     **{f"ControlNet: {attribute}": 0.90 for attribute in IN_A_FRAME},
     "ControlNet: edge F1": 0.80,
 }
-console = Console()
-
-Predict = Callable[[Float[Tensor, "b c f h w"], int, Embeddings], Float[Tensor, "b c f h w"]]
+console = make_console()
 
 
 class Judged(NamedTuple):
@@ -103,35 +103,15 @@ def share(found: list[bool]) -> float:
 
 @torch.no_grad()
 def generate(
-    model: Model, predict: Predict, prompts: list[str], num_frames: int, steps: int, w: float, seed: int
+    model: Model, prompts: list[str], num_frames: int, steps: int, w: float, seed: int
 ) -> Float[Tensor, "b n 3 H W"]:
     """Videos sampled from noise with DDIM, guided in what the network predicts: of pure noise eps says nothing."""
     ddim = DDIM(model.schedule, model.prediction)
     shape = (len(prompts), model.latents.channels, num_frames, LATENT_SIZE, LATENT_SIZE)
     z = torch.randn(shape, generator=generator("generate", seed))
-    embeddings = model.embed(("",) * len(prompts) + tuple(prompts))
-
-    def guided(z_t: Tensor, t: int) -> Tensor:
-        unconditional, conditional = predict(torch.cat([z_t, z_t]), t, embeddings).chunk(2)
-        return torch.lerp(unconditional, conditional, w)
-
     for t, to in downwards(model.schedule.timesteps(steps)):
-        z = ddim.sampling_step(guided, z, t, to)
+        z = ddim.sampling_step(partial(guided_prediction, model, prompts=prompts, w=w), z, t, to)
     return torch.stack([model.decode(latent) for latent in z])
-
-
-def controlled(model: LatentDiffusion, control_net: ControlNetModel, edge_maps: Float[Tensor, "b 3 H W"]) -> Predict:
-    """The image model's prediction under a ControlNet (Zhang et al. 2023), for both branches of guidance."""
-
-    def predict(z_t: Tensor, t: int, embeddings: Embeddings) -> Tensor:
-        frames, maps = rearrange(z_t, "b c 1 h w -> b c h w"), edge_maps.repeat(2, 1, 1, 1)
-        down, mid = control_net(frames, t, embeddings, maps, return_dict=False)
-        predicted = model.unet(
-            frames, t, embeddings, down_block_additional_residuals=down, mid_block_additional_residual=mid
-        ).sample
-        return rearrange(predicted, "b c h w -> b c 1 h w")
-
-    return predict
 
 
 def edge_f1(seen: Bool[Tensor, "*b H W"], given: Bool[Tensor, "*b H W"], tolerance: int = 1) -> float:
@@ -172,12 +152,12 @@ def generated(
     size, videos = BATCH // num_frames, []
     for i in track(range(0, len(clips), size), "generating", console=console):
         prompts = [c.caption for c in clips[i : i + size]]
-        videos += list(generate(model, model.predict, prompts, num_frames, steps, w, seed=i))
+        videos += list(generate(model, prompts, num_frames, steps, w, seed=i))
     return videos
 
 
 def check_control_net(
-    model: LatentDiffusion, control_net: ControlNetModel, clips: list[Clip], steps: int, w: float
+    model: LatentDiffusion, control_net: ControlNet, clips: list[Clip], steps: int, w: float
 ) -> tuple[list[Float[Tensor, "1 3 H W"]], float]:
     """A frame of each caption, given the edges of the clip's own first frame, and their edges' F1."""
     frames, scores = [], []
@@ -185,7 +165,8 @@ def check_control_net(
         chosen = clips[i : i + BATCH]
         given = canny(torch.cat([render(c).frames[:1] for c in chosen]))
         prompts = [c.caption for c in chosen]
-        made = generate(model, controlled(model, control_net, given), prompts, 1, steps, w, seed=i)[:, 0]
+        with control_net.beside(model.unet, given):
+            made = generate(model, prompts, 1, steps, w, seed=i)[:, 0]
         scores += [edge_f1(s > 0, g > 0) for s, g in zip(canny(made)[:, :1], given[:, :1])]
         frames += list(made[:, None])
     return frames, sum(scores) / len(scores)
@@ -259,9 +240,8 @@ class Check:
     def control_net(self) -> None:
         """Frames of the image model under the ControlNet."""
         clips, scale = self.clips(self.options.clips), self.options.image_guidance_scale
-        network = ControlNetModel.from_pretrained(resolve_folder(self.options.weights), subfolder="control_net")
-        network.eval().requires_grad_(False)
-        frames, f1 = check_control_net(self.image, network, clips, self.options.steps, scale)
+        control_net = load_control_net(f"{self.options.weights}/control_net", device="cpu")
+        frames, f1 = check_control_net(self.image, control_net, clips, self.options.steps, scale)
         self.note("ControlNet", frames, clips)
         self.numbers["ControlNet: edge F1"] = f1
         samples_picture(frames[:32], 1, 8, self.options.pictures / "control-net.png")
@@ -270,6 +250,7 @@ class Check:
 CHECKS = ("autoencoder", "clip", "image_model", "video_model", "control_net")
 
 
+@one_sentence()
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -282,6 +263,8 @@ def main() -> None:
     parser.add_argument("--guidance-scale", type=float, default=2.0, help="the video model's")
     parser.add_argument("--pictures", type=Path, default=Path("outputs/shapes-samples"))
     options = parser.parse_args()
+    for name in options.checks:
+        require(name in CHECKS, f"CHECK must be one of {', '.join(CHECKS)}; got {name!r}")
     options.pictures.mkdir(parents=True, exist_ok=True)
     check = Check(options)
     for name in options.checks or CHECKS:
