@@ -67,6 +67,7 @@ def edit(
     if isinstance(video, (str, Path)):
         name = Path(video).resolve().stem
     targets = [target] if isinstance(target, str) else list(target)
+    require(bool(targets), "target must be a prompt, or a list of at least one; got an empty list")
     edits = editor(
         as_footage(video, editor.canvas),
         source,

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import yaml
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, OverrideParseException
@@ -27,6 +27,15 @@ def require(holds: bool, sentence: str) -> None:
     """Raises `InputError(sentence)` unless `holds`."""
     if not holds:
         raise InputError(sentence)
+
+
+def some(names: Sequence[str], shown: int = 3) -> str:
+    """The first few, for a message.
+
+    >>> some(["a", "b", "c", "d"])
+    'such as a, b, c'
+    """
+    return f"such as {', '.join(names[:shown])}" if names else "of which there are none"
 
 
 EXPECTED = (InputError, DivergedError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError)

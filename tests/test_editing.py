@@ -45,6 +45,30 @@ def test_edit_refuses_what_is_no_video():
         assd.edit(np.zeros((8, 64, 64, 3), np.uint8), **PROMPTS, overrides=["steps.distillation=0"])
 
 
+@pytest.mark.parametrize(
+    ("method", "argument"),
+    [
+        ("score_distillation", "loss.video.negative_prompt"),
+        ("score_distillation", "loss.joint_guidance.negative_prompt"),
+        *((name, "method.negative_prompt") for name in ("tune_a_video", "fatezero", "tokenflow", "flatten")),
+        ("control_video", "method.negative_prompt"),
+        ("flatten", "method.inversion_prompt"),
+    ],
+)
+def test_no_prompt_has_unknown_words(method, argument):
+    """Guidance away from a word that the model does not know would lead away from any unknown word."""
+    with pytest.raises(InputError, match="does not know 'ugly'"):
+        assd.edit(FRAMES, **PROMPTS, method=method, overrides=[f"++{argument}=ugly", "device=cpu"])
+
+
+def test_there_is_something_to_edit_to():
+    """A list without targets, and a canvas of which a part is missing, are refused by name."""
+    with pytest.raises(InputError, match="target must be"):
+        assd.edit(FRAMES, SOURCE, [], overrides=TOLD)
+    with pytest.raises(InputError, match="height is null"):
+        assd.edit(FRAMES, **PROMPTS, overrides=[*TOLD, "model.height=null"])
+
+
 @pytest.mark.end_to_end
 def test_another_method_from_python():
     """method="reconstruction" gives back the autoencoder's video, whatever is asked for, several targets as a list."""

@@ -57,3 +57,18 @@ def enlarged(frames: Float[Tensor, "n c H W"]) -> Float[Tensor, "n c h w"]:
     """The frames at a whole multiple of their size, whose short side is at least `FLOW_SIZE`."""
     factor = -(-FLOW_SIZE // min(frames.shape[-2:]))
     return F.interpolate(frames, scale_factor=factor, mode="bicubic", align_corners=False).clamp(-1, 1)
+
+
+def warp(frames: Float[Tensor, "n c H W"], flow: Float[Tensor, "n 2 H W"]) -> Float[Tensor, "n c H W"]:
+    """frames(x + flow(x)), bilinear; outside the frame, its edge."""
+    height, width = frames.shape[-2:]
+    size = torch.tensor([width, height], dtype=flow.dtype).view(2, 1, 1)
+    grid = rearrange((2 * moved(flow) + 1) / size - 1, "n xy H W -> n H W xy")
+    return F.grid_sample(frames, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def moved(flow: Float[Tensor, "n 2 H W"]) -> Float[Tensor, "n 2 H W"]:
+    """Where each point (x, y) goes, in pixels."""
+    height, width = flow.shape[-2:]
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([x, y]) + flow

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from assd.errors import require
+from assd.errors import require, some
 
 Change = Callable[[str, Tensor], Tensor]  # (layer, what it puts out) -> what the network goes on with
 PLACES = ("device", "cpu", "disk")
@@ -46,11 +46,16 @@ def outputs_changed(network: nn.Module, layers: Iterable[str], change: Change) -
         yield
 
 
-def named(network: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
-    """Modules by their paths. Raises InputError for one that the network lacks."""
+def named(network: nn.Module, layers: Iterable[str], argument: str = "layers") -> dict[str, nn.Module]:
+    """Modules by their paths. Raises InputError, which names the argument they stand in, for one the network lacks."""
     modules, layers = dict(network.named_modules()), tuple(layers)
     for layer in layers:
-        require(layer in modules, f"{type(network).__name__} has no layer {layer!r}")
+        own = [name for name in modules if name.rpartition(".")[2] == layer.rpartition(".")[2]]
+        require(
+            layer in modules,
+            f"{argument} must name layers of the {type(network).__name__}, {some(own or list(modules)[1:])}; "
+            f"got {layer!r}",
+        )
     return {layer: modules[layer] for layer in layers}
 
 

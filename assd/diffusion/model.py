@@ -4,6 +4,7 @@ Nothing outside `assd.models` knows more of a network than this. An image model 
 other; a model that compresses time has fewer latent frames f than pixel frames n.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from assd.data.pairs import Canvas
 from assd.diffusion.schedule import Prediction, Schedule
-from assd.errors import require
+from assd.errors import require, some
 
 Embeddings: TypeAlias = Any  # of prompts: what `embed` returns and `predict` takes, and nobody else looks into
 
@@ -99,6 +100,15 @@ class Model(Protocol):
     def predict(self, z_t: Float[Tensor, "b c f h w"], t: int, embeddings: Embeddings) -> Float[Tensor, "b c f h w"]:
         """What the network was trained to predict, as `prediction` says, in float32."""
         ...
+
+
+def check_self_attention(model: Model, argument: str, names: Sequence[str]) -> None:
+    """Raises InputError where an argument names layers that are no self-attention of the model."""
+    known = model.layers.self_attention
+    wrong = [name for name in names if name not in known]
+    require(
+        not wrong, f"{argument} must name self-attention layers of the model, {some(known)}; got {', '.join(wrong)}"
+    )
 
 
 def canvas_of(model: Model) -> Canvas:

@@ -1,6 +1,6 @@
 """What an editing method is: it takes a source video and target prompts, and returns edited videos."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from assd.data.pairs import Canvas, Footage
+from assd.diffusion.model import Model
 
 Checkpoint: TypeAlias = dict[str, Any]
 """Everything that an interrupted edit needs to go on: tensors, numbers and texts. Under `step` stands how many of the
@@ -97,3 +98,18 @@ class Method(Protocol):
         a number becomes NaN or Inf. Checkpoints made before stay.
         """
         ...
+
+
+def check_prompts(model: Model, source: str, requests: Sequence[Request], *more: str | None) -> None:
+    """Raises InputError where the model cannot read a prompt; warns where it reads only a part of one.
+
+    more  what else it is given, such as a negative prompt; there the empty prompt is one, and None is none
+    """
+    for prompt in (source, *(request.target for request in requests), *filter(None, more)):
+        model.check_prompt(prompt)
+
+
+def decoded(model: Model, Z_ref: Float[Tensor, "c f h w"], edited: Iterable[Float[Tensor, "c f h w"]]) -> list[Edit]:
+    """The edits whose latents these are, each with the source through the autoencoder."""
+    reconstruction = model.decode(Z_ref)
+    return [Edit(model.decode(Z), reconstruction, {"Z_ref": Z_ref, "Z": Z}) for Z in edited]

@@ -64,8 +64,7 @@ class Reconstruction:
     ) -> list[Edit]:
         """See `assd.methods.method.Method`. All requests get the same video."""
         self.model.check_prompt(source)
-        recorder = Recorder(requests, clip, self.num_steps, every=self.checkpoint_every,
-                            seconds=self.checkpoint_seconds, advance=advance, advice=ADVICE)  # fmt: skip
+        recorder = Recorder.of(self, requests, clip, advance, ADVICE)
         Z_ref = self.model.encode(footage.frames)
         Z = self.round_trip(Z_ref, source, recorder) if self.inversion else Z_ref
         if not self.inversion:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,6 +11,26 @@ from assd.errors import DivergedError, require
 from assd.methods.method import Advance, Checkpoint, Request
 
 Item = TypeVar("Item")
+
+
+@runtime_checkable
+class Checkpointed(Protocol):
+    """What a method says of its steps and of its checkpoints, which are at most so many steps and seconds apart."""
+
+    @property
+    def num_steps(self) -> int:
+        """Of all its phases."""
+        ...
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Steps."""
+        ...
+
+    @property
+    def checkpoint_seconds(self) -> float:
+        """Seconds."""
+        ...
 
 
 class Recorder:
@@ -43,6 +63,14 @@ class Recorder:
         self.begin = begins[0]
         self._curves: list[list[dict]] = [[] for _ in requests]  # since the last checkpoint
         self._last = time.perf_counter()
+
+    @classmethod
+    def of(
+        cls, method: Checkpointed, requests: Sequence[Request], clip: str, advance: Advance, advice: str
+    ) -> "Recorder":
+        """Of a call of a method, at the method's own intervals."""
+        every, seconds = method.checkpoint_every, method.checkpoint_seconds
+        return cls(requests, clip, method.num_steps, every=every, seconds=seconds, advance=advance, advice=advice)
 
     def phase(self, items: Sequence[Item], first: int = 0) -> Iterator[tuple[int, Item]]:
         """Of a phase that makes one step an item, from step number `first`: the steps that are still to do."""

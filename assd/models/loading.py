@@ -62,8 +62,8 @@ def load(
     random     random weights at that architecture instead, to try memory and speed; what they edit means nothing
     dtype      precision of the networks; latents stay float32
     device     `auto` is the GPU where there is one
-    channels_last, compile  memory format of the U-Net's convolutions, and a mode of torch.compile for it, `default` or
-               `reduce-overhead` (CUDA graphs): for speed, the result is the same to rounding
+    channels_last, compile  memory format of the U-Net's convolutions, and a mode of torch.compile for it, `default`,
+               `reduce-overhead` (CUDA graphs) or `max-autotune`: for speed, the result is the same to rounding
     height, width, num_frames  of the videos that a text-to-video model edits; a text-to-image model takes its frames
 
     Raises InputError when the model can't be read.
@@ -72,6 +72,7 @@ def load(
     require(
         compile in (None, *COMPILE_MODES), f"compile must be null or one of {', '.join(COMPILE_MODES)}; got {compile!r}"
     )
+    canvas = whole_canvas(num_frames, height, width)
     place, precision = resolve_device(device), getattr(torch, dtype)
     if random:
         require(architecture is not None, "random weights need an architecture: a folder of configurations")
@@ -83,8 +84,22 @@ def load(
         to_channels_last(parts["unet"])
     if compile:
         parts["unet"].compile(mode=compile)
-    canvas = Canvas(num_frames, height, width) if num_frames and height and width else None
     return LatentDiffusion(**parts, canvas=canvas, device=place)
+
+
+def whole_canvas(num_frames: int | None, height: int | None, width: int | None) -> Canvas | None:
+    """The canvas of a video model; None for an image model, of which nothing is said.
+
+    Raises InputError where only a part is said.
+    """
+    sides = {"num_frames": num_frames, "height": height, "width": width}
+    missing = [name for name, value in sides.items() if value is None]
+    require(
+        len(missing) in (0, len(sides)),
+        f"a video model needs num_frames, height and width, and an image model none of them; {', '.join(missing)} "
+        f"{'is' if len(missing) == 1 else 'are'} null",
+    )
+    return None if missing else Canvas(num_frames, height, width)
 
 
 @dataclass(frozen=True)

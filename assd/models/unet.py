@@ -159,7 +159,7 @@ def latent_space(channels: int, vae_config: dict[str, Any]) -> LatentSpace:
     if means and deviations:
         factor = vae_config["scaling_factor"]
         return LatentSpace(channels, tuple(factor / deviation for deviation in deviations), tuple(means))
-    return LatentSpace(channels, vae_config["scaling_factor"], vae_config.get("shift_factor") or 0.0)
+    return LatentSpace(channels, float(vae_config["scaling_factor"]), float(vae_config.get("shift_factor") or 0.0))
 
 
 def attention_layers(unet: nn.Module) -> AttentionLayers:
@@ -176,6 +176,16 @@ def attention_layers(unet: nn.Module) -> AttentionLayers:
         temporal_attention=temporal,
         decoder_self_attention=tuple(path for path in self_attention if path.startswith("up_blocks")),
     )
+
+
+def convolution_before(attention: str) -> str:
+    """The second convolution of the ResNet block that runs before an attention layer.
+
+    >>> convolution_before("up_blocks.1.attentions.1.transformer_blocks.0.attn1")
+    'up_blocks.1.resnets.1.conv2'
+    """
+    block, _, path = attention.partition(".attentions.")
+    return f"{block}.resnets.{path.partition('.')[0]}.conv2"
 
 
 def unknown_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:

@@ -1,30 +1,12 @@
 """Whether an edited video moves as its source does, and holds still where nothing was asked."""
 
-import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from assd.data.flow import FLOWS, enlarged
+from assd.data.flow import FLOWS, enlarged, moved, warp
 from evaluation.case import Case, NoMeaning, check_choice, unit
 
 OCCLUSION = (0.01, 0.5)  # Sundaram et al. 2010: a part of the squared flows, plus pixels^2
-
-
-def warp(frames: Float[Tensor, "n c H W"], flow: Float[Tensor, "n 2 H W"]) -> Float[Tensor, "n c H W"]:
-    """frames(x + flow(x)), bilinear; outside the frame, its edge."""
-    height, width = frames.shape[-2:]
-    size = torch.tensor([width, height], dtype=flow.dtype).view(2, 1, 1)
-    grid = rearrange((2 * moved(flow) + 1) / size - 1, "n xy H W -> n H W xy")
-    return F.grid_sample(frames, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def moved(flow: Float[Tensor, "n 2 H W"]) -> Float[Tensor, "n 2 H W"]:
-    """Where each point (x, y) goes, in pixels."""
-    height, width = flow.shape[-2:]
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return torch.stack([x, y]) + flow
 
 
 def visible_in_both(forward: Float[Tensor, "n 2 H W"], backward: Float[Tensor, "n 2 H W"]) -> Tensor:

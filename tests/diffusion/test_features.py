@@ -116,7 +116,7 @@ def test_what_cannot_be(network, store):
     from assd.diffusion.features import Features, FeatureStore
     from assd.errors import InputError
 
-    with pytest.raises(InputError, match=r"no layer 'up_blocks\.9'"):
+    with pytest.raises(InputError, match=r"got 'up_blocks\.9'"):
         Features(network, ("up_blocks.9",), store)
     with pytest.raises(InputError, match="must be one of device, cpu, disk; got 'tape'"):
         FeatureStore("tape")

@@ -5,9 +5,9 @@ import torch
 from torch.nn import functional as F
 from torchvision.models.optical_flow import raft_large
 
-from assd.data.flow import RaftFlow, dis_flow, enlarged
+from assd.data.flow import RaftFlow, dis_flow, enlarged, warp
 from assd.errors import InputError
-from evaluation.metrics.motion import Flicker, WarpError, visible_in_both, warp
+from evaluation.metrics.motion import Flicker, WarpError, visible_in_both
 from tests.evaluation.cases import BACKGROUND_PAIR, case, no_meaning, plain_case, source, texture
 
 

@@ -223,7 +223,7 @@ def test_the_suffix_is_put_behind_the_target(control_video, moving):
         ({"window": 2}, "window must be >= 3"),
         ({"window_sees": "all"}, "keys, first_and_last; got 'all'"),
         ({"conditioning_scale": -1.0}, "conditioning_scale must be >= 0"),
-        ({"cross_frame_layers": ("mid_block",)}, "self-attention layers of the model's U-Net"),
+        ({"cross_frame_layers": ("mid_block",)}, "cross_frame_layers must name self-attention layers of the model"),
         ({"cross_frame_layers": ()}, "needs self-attention layers"),
     ],
 )

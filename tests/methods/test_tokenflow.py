@@ -243,7 +243,7 @@ def test_the_network_is_as_before(model, tokenflow, moving):
         (dict(keyframe_offsets=[[0, 0, 0]] * 3), "needs 4 rows, one a sampling step; got 3"),
         (dict(keyframe_offsets=[[0, 0, 0]] * 3 + [[0, 0, 1]]), r"batch of 2, 2, 1 frames; got \[0, 0, 1\] at step 3"),
         (dict(injected_attention=["mid_block"]), "injected_attention must name self-attention layers"),
-        (dict(injected_convolutions=["up_blocks.9"]), r"no layer 'up_blocks\.9'"),
+        (dict(injected_convolutions=["up_blocks.9"]), r"got 'up_blocks\.9'"),
     ],
 )
 def test_what_cannot_be(tokenflow, changes, message):

@@ -149,7 +149,7 @@ def test_older_repositories_leave_the_scale_out(saved, tmp_path):
     shutil.copytree(saved / "stable_diffusion", tmp_path / "older")
     config = tmp_path / "older" / "vae" / "config.json"
     config.write_text(json.dumps({k: v for k, v in json.loads(config.read_text()).items() if k != "scaling_factor"}))
-    model = load(str(tmp_path / "older"), vae=None, variant="fp16", device="cpu", height=32, width=32)
+    model = load(str(tmp_path / "older"), vae=None, variant="fp16", device="cpu")
     assert model.latents.scale == 0.18215
 
 
@@ -203,7 +203,7 @@ def test_missing_model_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(InputError) as error:
         load("someone/absent-model", revision="abc", variant="fp16", licence="CC-BY-NC-4.0", download="3.7 GB",
-             device="cpu", height=8, width=8)  # fmt: skip
+             device="cpu")  # fmt: skip
     message = str(error.value)
     assert "hf download someone/absent-model --revision abc" in message
     assert "--include 'unet/*.fp16.safetensors' --include 'vae/*.fp16.safetensors'" in message

@@ -101,6 +101,8 @@ def test_latent_statistics_are_the_autoencoders():
     """One factor and shift as Stable Diffusion's and FLUX's state them, or a mean and a deviation a channel."""
     assert latent_space(4, {"scaling_factor": 0.18215}) == LatentSpace(4, 0.18215, 0.0)
     assert latent_space(4, {"scaling_factor": 0.36, "shift_factor": 0.11}) == LatentSpace(4, 0.36, 0.11)
+    raw = torch.ones(4, 1, 2, 2)
+    assert torch.equal(latent_space(4, {"scaling_factor": 1}).normalised(raw), raw)  # as JSON has a whole number
     per_channel = {"scaling_factor": 1.0, "latents_mean": [0.5, -1.0], "latents_std": [2.0, 4.0]}
     raw = torch.randn(2, 3, 4, 4)
     normalised = latent_space(2, per_channel).normalised(raw)

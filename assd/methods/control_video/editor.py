@@ -14,12 +14,12 @@ from assd.diffusion.draw import generator
 from assd.diffusion.frames import FrameAttention, FrameTable, all_frames
 from assd.diffusion.guidance import check_scale, guided_prediction
 from assd.diffusion.inversion import downwards
-from assd.diffusion.model import Model
+from assd.diffusion.model import Model, check_self_attention
 from assd.diffusion.schedule import split
 from assd.errors import require
 from assd.methods.control_video.smoother import INTERPOLATIONS, smoothed
 from assd.methods.control_video.windows import SEEN, SHORTEST, key_frames, window_clips, window_table
-from assd.methods.method import Advance, Edit, Request, ignore_progress
+from assd.methods.method import Advance, Edit, Request, decoded, ignore_progress
 from assd.methods.recorder import Recorder, check_checkpoints
 from assd.models.conditions import Condition, control_maps
 from assd.models.control_net import ControlNet, adding_in_place
@@ -88,10 +88,8 @@ class ControlVideo:
 
     def check_layers(self) -> None:
         """Raises InputError for layers that are no self-attention of the model, or where there are none."""
-        known = self.model.layers.self_attention
-        wrong = [name for name in self.layers if name not in known]
         require(bool(self.layers), "ControlVideo needs self-attention layers, and this model's U-Net has none")
-        require(not wrong, f"cross_frame_layers must be self-attention layers of the model's U-Net; got {wrong}")
+        check_self_attention(self.model, "cross_frame_layers", self.layers)
 
     def check_smoother(self) -> None:
         """Raises InputError for steps that there are not, and an unknown interpolation."""
@@ -139,15 +137,12 @@ class ControlVideo:
     ) -> list[Edit]:
         """See `assd.methods.method.Method`. The edits share control maps and initial noise; `source` is not used."""
         prompts = self.prompts(requests)
-        recorder = Recorder(requests, clip, self.num_steps, every=self.checkpoint_every,
-                            seconds=self.checkpoint_seconds, advance=advance, advice=ADVICE)  # fmt: skip
+        recorder = Recorder.of(self, requests, clip, advance, ADVICE)
         Z_ref = self.model.encode(footage.frames)
         control = control_maps(footage.frames, self.condition, self.wrap_control_frames).to(Z_ref.device)
         noise = self.noise(Z_ref, clip)
         begun = [request.resume["Z"].to(noise.device) if request.resume else noise for request in requests]
-        z = self.sample(torch.stack(begun), prompts, control, recorder)
-        reconstruction = self.model.decode(Z_ref)
-        return [Edit(self.model.decode(Z), reconstruction, {"Z_ref": Z_ref, "Z": Z}) for Z in z]
+        return decoded(self.model, Z_ref, self.sample(torch.stack(begun), prompts, control, recorder))
 
     def sample(
         self,

@@ -3,13 +3,10 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from assd.data.flow import dis_flow
+from assd.data.flow import dis_flow, warp
 
 Interpolation: TypeAlias = Callable[[Float[Tensor, "n 3 H W"], Float[Tensor, "n 3 H W"]], Float[Tensor, "n 3 H W"]]
 """Makes the frame between two, for several pairs; all are pixels in [-1, 1]."""
@@ -48,18 +45,7 @@ def flow_based(left: Float[Tensor, "n 3 H W"], right: Float[Tensor, "n 3 H W"]) 
 
     It takes for the flow of a point half-way that of the pixel there: exact where neighbouring pixels move alike.
     """
-    return average(moved_half(left, dis_flow(left, right)), moved_half(right, dis_flow(right, left)))
-
-
-def moved_half(frames: Float[Tensor, "n 3 H W"], flow: Float[Tensor, "n 2 H W"]) -> Float[Tensor, "n 3 H W"]:
-    """The frames, their points moved by half of the flow; what comes from outside continues the border."""
-    height, width = frames.shape[-2:]
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    origin = torch.stack([columns, rows]) - flow / 2
-    last = torch.tensor([width - 1, height - 1])
-    return F.grid_sample(
-        frames, 2 * rearrange(origin, "n xy H W -> n H W xy") / last - 1, padding_mode="border", align_corners=True
-    )
+    return average(warp(left, -dis_flow(left, right) / 2), warp(right, -dis_flow(right, left) / 2))
 
 
 INTERPOLATIONS: dict[str, Interpolation] = {"flow": flow_based, "average": average}

@@ -25,7 +25,7 @@ from assd.methods.fatezero.options import alignment, cross_windows, equalized, m
 from assd.methods.fatezero.schedule import cross_shares, equalizer, read_window
 from assd.methods.fatezero.state import Branch, Inversion, resumed_trajectory
 from assd.methods.fatezero.temporal import in_place_of, read_weights, video_network
-from assd.methods.method import Advance, Checkpoint, Edit, Request, ignore_progress
+from assd.methods.method import Advance, Checkpoint, Edit, Request, check_prompts, decoded, ignore_progress
 from assd.methods.recorder import Recorder, check_checkpoints
 from assd.methods.tune_a_video.tuning import Tuning
 from assd.models.inflation import Weights, image_unet, temporal_weights
@@ -130,16 +130,12 @@ class FateZero:
         advance: Advance = ignore_progress,
     ) -> list[Edit]:
         """See `assd.methods.method.Method`. The edits share the inversion and its maps."""
-        for prompt in (source, *(request.target for request in requests)):
-            self.model.check_prompt(prompt)
+        check_prompts(self.model, source, requests, self.negative_prompt)
         words = read_tokens(self.model, source)
         controls = [self.control(words, read_tokens(self.model, r.target), r.options) for r in requests]
-        recorder = Recorder(requests, clip, self.num_steps, every=self.checkpoint_every,
-                            seconds=self.checkpoint_seconds, advance=advance, advice=ADVICE)  # fmt: skip
+        recorder = Recorder.of(self, requests, clip, advance, ADVICE)
         Z_ref = self.model.encode(footage.frames)
-        edited = self.edited(Z_ref, source, requests, controls, recorder)
-        reconstruction = self.model.decode(Z_ref)
-        return [Edit(self.model.decode(Z), reconstruction, {"Z_ref": Z_ref, "Z": Z}) for Z in edited]
+        return decoded(self.model, Z_ref, self.edited(Z_ref, source, requests, controls, recorder))
 
     def control(self, source: Tokens, target: Tokens, options: Mapping[str, str]) -> Control:
         """What one edit does. Raises InputError for options that do not fit the prompts."""

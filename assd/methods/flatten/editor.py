@@ -18,7 +18,7 @@ from assd.diffusion.draw import generator
 from assd.diffusion.features import PLACES, Features, FeatureStore, named, queries_and_keys
 from assd.diffusion.guidance import check_scale, guided_prediction
 from assd.diffusion.inversion import DDIM
-from assd.diffusion.model import Model
+from assd.diffusion.model import Model, check_self_attention
 from assd.diffusion.trajectories import Trajectories, trajectories
 from assd.errors import InputError, require
 from assd.files import require_weights
@@ -26,7 +26,7 @@ from assd.methods.flatten.attention import FlowGuidedAttention
 from assd.methods.flatten.inverted import Inverted, begun
 from assd.methods.flatten.layers import finest_self_attention, injected_attention, injected_convolutions
 from assd.methods.flatten.steps import Steps
-from assd.methods.method import Advance, Edit, Request, ignore_progress
+from assd.methods.method import Advance, Edit, Request, check_prompts, decoded, ignore_progress
 from assd.methods.recorder import Recorder, check_checkpoints
 from assd.models.inflation import image_unet, joint_group_norm
 
@@ -112,11 +112,9 @@ class Flatten:
 
     def check_layers(self) -> None:
         """Raises InputError unless the network has the layers with flow and those to inject into."""
-        known = self.model.layers.self_attention
-        for argument in ("flow_layers", "injected_attention"):
-            for name in getattr(self, argument) or ():
-                require(name in known, f"{argument} must name self-attention layers; {name!r} is none")
-        named(self.model.network, (*self.guided_layers, *self.injected_layers))
+        check_self_attention(self.model, "flow_layers", self.flow_layers or ())
+        check_self_attention(self.model, "injected_attention", self.injected_attention or ())
+        named(self.model.network, (*self.guided_layers, *self.injected_layers), "injected_convolutions")
 
     @property
     def canvas(self) -> Canvas:
@@ -165,15 +163,11 @@ class Flatten:
         advance: Advance = ignore_progress,
     ) -> list[Edit]:
         """See `assd.methods.method.Method`. The edits share the inversion, and are sampled as one batch."""
-        for prompt in (source, *(request.target for request in requests)):
-            self.model.check_prompt(prompt)
-        recorder = Recorder(requests, clip, self.num_steps, every=self.checkpoint_every,
-                            seconds=self.checkpoint_seconds, advance=advance, advice=ADVICE)  # fmt: skip
+        check_prompts(self.model, source, requests, self.negative_prompt, self.inversion_prompt)
+        recorder = Recorder.of(self, requests, clip, advance, ADVICE)
         Z_ref = self.model.encode(footage.frames)
         along = self.trajectories(footage, clip, *Z_ref.shape[-2:]) if self.guided_layers else None
-        Z = self.edited(Z_ref, source, along, recorder)
-        reconstruction = self.model.decode(Z_ref)
-        return [Edit(self.model.decode(Z_i), reconstruction, {"Z_ref": Z_ref, "Z": Z_i}) for Z_i in Z]
+        return decoded(self.model, Z_ref, self.edited(Z_ref, source, along, recorder))
 
     def trajectories(self, footage: Footage, clip: str, h: int, w: int) -> Trajectories:
         """Of the latent's cells along the source's flow, drawn from (seed, clip) where they meet."""

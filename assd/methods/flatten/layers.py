@@ -6,6 +6,7 @@ from diffusers import UNet2DConditionModel
 
 from assd.diffusion.model import AttentionLayers
 from assd.errors import require
+from assd.models.unet import convolution_before
 
 
 def finest_self_attention(unet: UNet2DConditionModel, layers: AttentionLayers) -> tuple[str, ...]:
@@ -48,9 +49,3 @@ def levels(layers: AttentionLayers) -> list[list[str]]:
 def block(name: str) -> str:
     """The first two parts of a layer's path: `up_blocks.1`."""
     return ".".join(name.split(".")[:2])
-
-
-def convolution_before(name: str) -> str:
-    """`up_blocks.1.resnets.0.conv2`, whose shortcut is still to be added, of `up_blocks.1.attentions.0. ...`."""
-    part, level, _, index = name.split(".")[:4]
-    return f"{part}.{level}.resnets.{index}.conv2"

@@ -12,7 +12,7 @@ from assd.data.pairs import Canvas, Footage
 from assd.diffusion.draw import check_timesteps, draw_step
 from assd.diffusion.model import Model, canvas_of, check_shares_latents
 from assd.errors import InputError, require
-from assd.methods.method import Advance, Checkpoint, Edit, Request, ignore_progress
+from assd.methods.method import Advance, Checkpoint, Edit, Request, check_prompts, decoded, ignore_progress
 from assd.methods.recorder import Recorder, check_checkpoints
 from assd.methods.score_distillation.losses import Branches, Contribution, LossComponent
 
@@ -85,8 +85,7 @@ class ScoreDistillation:
         advance: Advance = ignore_progress,
     ) -> list[Edit]:
         """See `assd.methods.method.Method`. The edits share the reference branch's pass."""
-        recorder = Recorder(requests, clip, self.num_steps, every=self.checkpoint_every,
-                            seconds=self.checkpoint_seconds, advance=advance, advice=ADVICE)  # fmt: skip
+        recorder = Recorder.of(self, requests, clip, advance, ADVICE)
         prompts = self.checked_prompts(source, requests)
         Z_ref = self.model.encode(footage.frames)
         branches = self.branches(Z_ref, prompts, requests)
@@ -105,15 +104,15 @@ class ScoreDistillation:
                     for i, gradient_i in enumerate(gradient)
                 ]
                 recorder.note(step, measured, lambda i: state(branches.Z[i], optimizers[i]))
-        reconstruction = self.model.decode(Z_ref)
-        return [Edit(self.model.decode(Z_i), reconstruction, latents={"Z_ref": Z_ref, "Z": Z_i}) for Z_i in branches.Z]
+        return decoded(self.model, Z_ref, branches.Z)
 
     def checked_prompts(self, source: str, requests: Sequence[Request]) -> tuple[str, ...]:
-        """One a branch, the source's last. Raises InputError for one that the model cannot read."""
-        prompts = (*(request.target for request in requests), source)
-        for prompt in prompts:
-            self.model.check_prompt(prompt)
-        return prompts
+        """One a branch, the source's last. Raises InputError for one that a model cannot read, negative ones too."""
+        check_prompts(self.model, source, requests)
+        for loss in self.losses.values():
+            if negative := getattr(loss, "negative_prompt", None):
+                getattr(loss, "model", self.model).check_prompt(negative)
+        return (*(request.target for request in requests), source)
 
     def branches(
         self, Z_ref: Float[Tensor, "c f h w"], prompts: tuple[str, ...], requests: Sequence[Request]

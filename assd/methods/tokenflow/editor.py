@@ -16,7 +16,7 @@ from assd.diffusion.inversion import DDIM, NetworkTime, downwards, upwards
 from assd.diffusion.model import Embeddings, Model
 from assd.diffusion.schedule import Level
 from assd.errors import require
-from assd.methods.method import Advance, Checkpoint, Edit, Request, ignore_progress
+from assd.methods.method import Advance, Checkpoint, Edit, Request, check_prompts, decoded, ignore_progress
 from assd.methods.recorder import Recorder, check_checkpoints
 from assd.methods.tokenflow.injection import Injection, from_source
 from assd.methods.tokenflow.key_frames import KeyFrames, check_choices
@@ -186,15 +186,11 @@ class TokenFlow:
         advance: Advance = ignore_progress,
     ) -> list[Edit]:
         """See `assd.methods.method.Method`. The edits share the inversion and the source's part of every pass."""
-        recorder = Recorder(requests, clip, self.num_steps, every=self.checkpoint_every,
-                            seconds=self.checkpoint_seconds, advance=advance, advice=ADVICE)  # fmt: skip
-        for prompt in (source, *(request.target for request in requests)):
-            self.model.check_prompt(prompt)
+        check_prompts(self.model, source, requests, self.negative_prompt)
+        recorder = Recorder.of(self, requests, clip, advance, ADVICE)
         Z_ref = self.model.encode(footage.frames)
         inversion = self.invert(Z_ref, source, recorder)
-        Z = self.sample(Z_ref, inversion, source, clip, recorder)
-        reconstruction = self.model.decode(Z_ref)
-        return [Edit(self.model.decode(Z_i), reconstruction, {"Z_ref": Z_ref, "Z": Z_i}) for Z_i in Z]
+        return decoded(self.model, Z_ref, self.sample(Z_ref, inversion, source, clip, recorder))
 
     def invert(self, Z_ref: Float[Tensor, "c f h w"], source: str, recorder: Recorder) -> Inversion:
         """DDIM inversion of every frame alone, under the source prompt without guidance."""

@@ -7,8 +7,9 @@ from einops import repeat
 from torch import Tensor
 
 from assd.diffusion.features import Change, named, queries_and_keys
-from assd.diffusion.model import Model
+from assd.diffusion.model import Model, check_self_attention
 from assd.errors import require
+from assd.models.unet import convolution_before
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,13 @@ class Injection:
     convolutions: Sequence[str] | None = None
 
     def __post_init__(self):
-        known = self.model.layers.self_attention
         require(
             self.attention is not None or self.attention_steps == 0 or bool(self.attention_layers),
             "Plug-and-Play needs a decoder with at least two self-attention layers; "
             f"model has {len(self.model.layers.decoder_self_attention)}: name others in injected_attention",
         )
-        for name in self.attention_layers:
-            require(name in known, f"injected_attention must name self-attention layers; {name!r} is none of the model")
-        named(self.model.network, self.convolution_layers)
+        check_self_attention(self.model, "injected_attention", self.attention_layers)
+        named(self.model.network, self.convolution_layers, "injected_convolutions")
 
     @property
     def attention_layers(self) -> tuple[str, ...]:
@@ -68,13 +67,3 @@ def from_source(streams: int) -> Change:
         return repeat(output[: len(output) // streams], "f ... -> (s f) ...", s=streams)
 
     return injected
-
-
-def convolution_before(attention: str) -> str:
-    """The second convolution of the ResNet block that runs before an attention layer.
-
-    >>> convolution_before("up_blocks.1.attentions.1.transformer_blocks.0.attn1")
-    'up_blocks.1.resnets.1.conv2'
-    """
-    block, _, path = attention.partition(".attentions.")
-    return f"{block}.resnets.{path.partition('.')[0]}.conv2"

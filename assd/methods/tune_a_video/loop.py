@@ -18,7 +18,7 @@ from assd.diffusion.guidance import EMPTY, check_scale, guided_prediction
 from assd.diffusion.inversion import DDIM, NetworkTime, downwards, upwards
 from assd.diffusion.model import Model
 from assd.errors import require
-from assd.methods.method import Advance, Checkpoint, Edit, Request, ignore_progress
+from assd.methods.method import Advance, Checkpoint, Edit, Request, check_prompts, decoded, ignore_progress
 from assd.methods.recorder import Recorder, check_checkpoints
 from assd.methods.tune_a_video.tuning import Tuning, inflated
 from assd.models.inflation import Weights
@@ -89,17 +89,14 @@ class TuneAVideo:
         advance: Advance = ignore_progress,
     ) -> list[Edit]:
         """See `assd.methods.method.Method`. The edits share the tuning and the inversion."""
-        for prompt in (source, *(request.target for request in requests)):
-            self.model.check_prompt(prompt)
-        recorder = Recorder(requests, clip, self.num_steps, every=self.checkpoint_every,
-                            seconds=self.checkpoint_seconds, advance=advance, advice=ADVICE)  # fmt: skip
+        check_prompts(self.model, source, requests, self.negative_prompt)
+        recorder = Recorder.of(self, requests, clip, advance, ADVICE)
         Z_ref = self.model.encode(footage.frames)
         weights = self.tuning(self.model, Z_ref, source, (self.seed, clip), recorder)
         with inflated(self.model, weights, Z_ref.shape[1]):
             Z_T = self.invert(self.start(Z_ref, clip), weights, recorder)
-            edited = self.sample(Z_T, weights, recorder)
-        reconstruction = self.model.decode(Z_ref)
-        return [Edit(self.model.decode(Z), reconstruction, {"Z_ref": Z_ref, "Z": Z}) for Z in edited]
+            Z = self.sample(Z_T, weights, recorder)
+        return decoded(self.model, Z_ref, Z)
 
     def start(self, Z_ref: Float[Tensor, "c f h w"], clip: str) -> Float[Tensor, "c f h w"]:
         """What is inverted; without inversion, the noise from which sampling starts."""
