@@ -68,6 +68,9 @@ def run(cfg: DictConfig, hydra_cfg: DictConfig, stop: Stop) -> float | None:
     cfg.device = own_device(cfg.device, hydra_cfg)
     device = resolve_device(cfg.device)
     pairs = instantiate(cfg.dataset, _convert_="all")
+    if not pairs:  # of a job array larger than the dataset
+        console.print(f"dataset.shard={cfg.dataset.shard} has no pairs: there is nothing to do")
+        return None
     method = instantiate(cfg.method, _convert_="all")
     by_name = instantiate(cfg.metric, _convert_="all")
     objective = None if cfg.objective is None else chosen(cfg.objective, by_name)

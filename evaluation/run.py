@@ -24,10 +24,10 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 from rich.progress import track
 
 from assd.config import composed, in_full, known_targets
+from assd.console import console as make_console
 from assd.data.video import find_video
 from assd.errors import InputError, one_sentence, require
 from assd.runs.directory import EditDirectory
@@ -37,7 +37,7 @@ from evaluation.report import REPORT_HTML, write_report
 from evaluation.scores import EDITED, failed, score_edit, score_files, update_scores
 from evaluation.tables import means_table, print_failures
 
-console = Console()
+console = make_console()
 EVALUATED = ("dataset", "metric", "clip", "device")  # the keys of a configuration that scoring reads
 KEPT = ("limit", "root")  # of a run's dataset: they are no part of its name
 # scoring reads none of these, and the method's configuration may not be here
@@ -110,6 +110,7 @@ def score(path: Path, overrides: list[str], trust: bool = False) -> pd.DataFrame
     require(path.is_dir(), f"{path} is no directory: give run directories, or folders of <pair>.mp4")
     cfg = configuration(path, overrides, trust)
     pairs = instantiate(cfg.dataset, _convert_="all")
+    require(bool(pairs), f"{path}: the dataset has no pairs under {' '.join(overrides)}: give another dataset.shard")
     metrics: list[Metric] = list(instantiate(cfg.metric, _convert_="all").values())
     require(
         is_run(path) or any(find_video(path / pair.id) for pair in pairs),

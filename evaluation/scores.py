@@ -21,7 +21,7 @@ from assd.errors import InputError, require
 from assd.files import write_text
 from assd.runs.directory import EditDirectory
 from assd.runs.lock import briefly_alone
-from assd.runs.sweep import sweep_runs
+from assd.runs.sweep import runs_in
 from evaluation.case import Case, Metric, NoMeaning
 
 COLUMNS = ("pair", "video", "metric", "better", "value", "reason")
@@ -180,7 +180,7 @@ def scored_runs(paths: Sequence[Path]) -> list[Path]:
 
     Raises InputError where none holds any.
     """
-    given = [run for path in paths for run in (sweep_runs(path) or [path])]
+    given = runs_in(paths)
     found = [path for path in given if (path / SCORES_CSV).is_file()]
     left_out = [str(path) for path in given if path not in found]
     if not found:

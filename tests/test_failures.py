@@ -62,6 +62,14 @@ def test_a_broken_video_does_not_stop_the_others(tmp_path: Path, assd: Callable[
     assert good.joinpath("edit.json").stat().st_mtime_ns == kept
 
 
+def test_a_shard_without_pairs_has_nothing_to_do(tmp_path: Path, assd: Callable[..., Outcome]) -> None:
+    """The last jobs of an array that is larger than the dataset end well, say so, and leave the others' run alone."""
+    outcome = assd(f"output={tmp_path}", "dataset.limit=2", "dataset.shard=3/3")
+    assert outcome.code == 0, outcome.text
+    assert outcome.says("dataset.shard=3/3 has no pairs")
+    assert not edit_folders(tmp_path)
+
+
 def test_divergence_ends_the_run_and_keeps_the_checkpoint(tmp_path: Path, assd: Callable[..., Outcome]) -> None:
     """A gradient that is no number ends with pair, step and t; the checkpoint before it and its curves are kept."""
     options = ["dataset.limit=1", "steps.distillation=5", "method.checkpoint_every=1", "optimizer.lr=1e30"]

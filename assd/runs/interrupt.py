@@ -12,7 +12,7 @@ PREEMPTION = os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")  # which Slurm se
 
 
 class Stopped(Exception):
-    """A signal asked the run to stop; `signal` is its number, `handler` what handled it before."""
+    """A signal asked the run to stop; `number` is the signal's, `handler` what handled it before."""
 
     def __init__(self, number: int, handler: Any):
         super().__init__(signal.Signals(number).name)

@@ -45,8 +45,18 @@ def one_writer(folder: Path, part: str = "") -> Iterator[None]:
 def briefly_alone(folder: Path) -> Iterator[None]:
     """Within it no other job changes the files that the jobs of one run share; who comes second waits."""
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".shared.lock", timeout=WAIT_SECONDS):
+    lock = FileLock(folder / ".shared.lock")
+    try:
+        lock.acquire(timeout=WAIT_SECONDS)
+    except Timeout:
+        raise InputError(
+            f"{lock.lock_file} has been held by another job for {WAIT_SECONDS} s: where none writes into {folder} any "
+            f"more, the same command goes on; what was edited is kept"
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def holder(writer: Path) -> str:

@@ -43,6 +43,15 @@ def sweep_runs(folder: Path) -> list[Path]:
     return sorted(folder / run for run in read_sweep(folder)["runs"])
 
 
+def runs_in(paths: Sequence[Path]) -> list[Path]:
+    """Run directories as given, of a sweep's folder its runs.
+
+    Files are passed over: `outputs/*` also names what a sweep leaves beside its runs, such as multirun.yaml.
+    """
+    folders = [path for path in paths if not path.is_file()] or paths
+    return [run for path in folders for run in (sweep_runs(path) or [path])]
+
+
 def read_sweep(folder: Path) -> dict:
     """sweep.json, or a sweep without runs. Raises InputError for a damaged file, which it names."""
     file = folder / SWEEP_JSON

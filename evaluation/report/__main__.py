@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from assd.errors import one_sentence, require
-from assd.runs.sweep import sweep_runs
+from assd.runs.sweep import runs_in
 from evaluation import report
 from evaluation.report.page import damaged
 
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--output", type=Path, default=Path(report.REPORT_HTML))
     options = parser.parse_args()
-    runs = [run for path in options.runs for run in (sweep_runs(path) or [path])]
+    runs = runs_in(options.runs)
     print(report.write_report(runs, options.output))
     left_out = damaged(runs)
     require(not left_out, f"the page is about the other pairs alone: {'; '.join(left_out)}")

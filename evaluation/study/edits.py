@@ -40,10 +40,12 @@ def named_runs(arguments: Iterable[str]) -> dict[str, Path]:
     """Method names and their run directories.
 
     An argument is a run directory, a sweep's folder (all its runs), or NAME=RUN; without a name, a run's folder names
-    its method. Raises InputError where a folder holds no run, or two runs have the same name.
+    its method. Files, which `outputs/*` names too, are passed over.
+
+    Raises InputError where a folder holds no run, or two runs have the same name.
     """
     runs: dict[str, Path] = {}
-    for argument in arguments:
+    for argument in [a for a in arguments if not Path(a).is_file()] or arguments:
         name, path = split_name(argument)
         for run in runs_below(path):
             method = name or run.resolve().name

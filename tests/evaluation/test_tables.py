@@ -210,8 +210,11 @@ def test_an_unscored_run(tmp_path):
 def test_what_holds_no_scores_is_left_out_by_name(runs, tmp_path, capsys):
     """`outputs/*` may hold a page and other folders; if nothing has scores, that is an error."""
     (tmp_path / "report.html").write_text("")
-    assert scored_runs([*runs, tmp_path / "report.html"]) == runs
-    assert "report.html" in capsys.readouterr().err
+    (tmp_path / "pictures").mkdir()
+    assert scored_runs([*runs, tmp_path / "report.html", tmp_path / "pictures"]) == runs
+    said = capsys.readouterr().err
+    assert "pictures" in said
+    assert "report.html" not in said
     with pytest.raises(InputError, match=r"no scores\.csv"):
         scored_runs([tmp_path / "report.html"])
 
