@@ -1,53 +1,30 @@
-"""Clips for the page: all of one pair in one size and length, encoded alike, with nothing in them that names a run.
+"""Clips for the page: all of one pair in one size and length, encoded alike, with nothing in them that names a run."""
 
-Frames are lists of uint8 RGB arrays (H, W, 3).
-"""
-
-from fractions import Fraction
+from dataclasses import replace
 from pathlib import Path
 
-import av
 import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
 
-from assd.errors import InputError
+from assd.data.video import ENCODINGS, read_video, write_video
 
-CRF = "14"  # of H.264: a rater sees no trace of it
+ENCODING = replace(  # H.264 in which a rater sees no trace of it, without any metadata of the file it came from
+    ENCODINGS[".mp4"],
+    codec_options=ENCODINGS[".mp4"].codec_options | {"crf": "14"},
+    container_options=ENCODINGS[".mp4"].container_options | {"fflags": "+bitexact"},
+)
 TILES = 4  # a broken clip is cut into TILES x TILES tiles
 NOISE = 60.0  # standard deviation of a broken clip's noise, of 255
-
-Frames = list[np.ndarray]
-
-
-def read_frames(path: Path, size: tuple[int, int] | None = None) -> tuple[Frames, float]:
-    """All frames, brought to `size` (height, width) where one is given, and how many of them play in a second."""
-    try:
-        with av.open(str(path)) as container:
-            rate = float(container.streams.video[0].average_rate or 24)
-            shape = {} if size is None else {"height": size[0], "width": size[1], "interpolation": "BICUBIC"}
-            frames = [frame.to_ndarray(format="rgb24", **shape) for frame in container.decode(video=0)]
-    except (av.FFmpegError, IndexError) as error:
-        raise InputError(f"{path} can't be read as a video ({error})") from error
-    return frames, rate
-
-
-def write_frames(path: Path, frames: Frames, fps: float) -> None:
-    """H.264 that every browser plays, without any metadata of the file it came from. Odd sizes lose one line."""
-    height, width = (size // 2 * 2 for size in frames[0].shape[:2])
-    with av.open(str(path), "w", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"crf": CRF}
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
 
 
 def write_like(source: Path, clip: Path, output: Path) -> None:
     """`clip` in the size of `source` and lasting as long as it, whatever their numbers of frames."""
-    model, fps = read_frames(source)
-    frames, _ = read_frames(clip, model[0].shape[:2])
-    write_frames(output, frames, fps * len(frames) / len(model))
+    model, video = read_video(source, None), read_video(clip, None)
+    frames = [resized(frame, *model.frames.shape[1:3]) for frame in video.frames.numpy()]
+    write_video(output, stacked(frames), model.fps * len(frames) / len(model.frames), ENCODING)
 
 
 def write_broken(source: Path, output: Path, rng: np.random.Generator) -> None:
@@ -55,10 +32,21 @@ def write_broken(source: Path, output: Path, rng: np.random.Generator) -> None:
 
     The tiles take new places twice a second: faster, such a clip flashes, and can harm a photosensitive rater.
     """
-    frames, fps = read_frames(source)
-    held = max(1, round(fps / 2))
-    orders = [rng.permutation(TILES * TILES) for _ in frames[::held]]
-    write_frames(output, [noisy(shuffled(frame, orders[i // held]), rng) for i, frame in enumerate(frames)], fps)
+    video = read_video(source, None)
+    held = max(1, round(video.fps / 2))
+    orders = [rng.permutation(TILES * TILES) for _ in video.frames[::held]]
+    frames = [noisy(shuffled(frame, orders[i // held]), rng) for i, frame in enumerate(video.frames.numpy())]
+    write_video(output, stacked(frames), video.fps, ENCODING)
+
+
+def resized(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The frame at another size; the same frame where it has that size."""
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def stacked(frames: list[np.ndarray]) -> UInt8[Tensor, "n H W 3"]:
+    """Frames as a video."""
+    return torch.from_numpy(np.stack(frames))
 
 
 def shuffled(frame: np.ndarray, order: np.ndarray) -> np.ndarray:

@@ -155,6 +155,7 @@ def sign(secret: str, text: str) -> str:
 def write_key(key: Key, path: Path) -> None:
     """As JSON, aside and then renamed, readable to its owner alone."""
     partial = path.with_suffix(".partial")
+    partial.unlink(missing_ok=True)  # an old one keeps its mode
     partial.touch(mode=0o600)
     partial.write_text(json.dumps(asdict(key), indent=1), encoding="utf-8")
     partial.replace(path)

@@ -53,7 +53,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name, least in dict(sheets=1, trials=2, broken=0, repeats=0).items():
-            require(getattr(self, name) >= least, f"{name} is {getattr(self, name)}: it has to be {least} or more")
+            option = {"sheets": "--raters"}.get(name, f"--{name}")
+            require(getattr(self, name) >= least, f"{option} is {getattr(self, name)}: it has to be {least} or more")
 
     def deal(self, finished: list[list[int]]) -> list[list[Trial]]:
         """The sheets. `finished[pair]` lists the methods that edited it, all of them for `best_of`."""

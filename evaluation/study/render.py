@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from evaluation.study.analysis import Analysis
+from evaluation.tables import escape_latex
 
 SIMULATED = "SIMULATED RATERS: no person answered. For tests only."
 LEVEL = 0.05
@@ -122,12 +123,6 @@ def caption(analysis: Analysis) -> str:
 
 def markdown(analysis: Analysis) -> str:
     """Tables and sentences for people."""
-    wins = analysis.methods.assign(
-        win_rate=[
-            percent(*row) for row in analysis.methods[["win_rate", "win_low", "win_high"]].itertuples(index=False)
-        ]
-    )
-    wins = wins[["question", "method", "preferred", "no_difference", "other_preferred", "win_rate"]]
     parts = [
         f"**{SIMULATED}**" if analysis.simulated else "",
         f"{caption(analysis)} Best **bold**.",
@@ -158,7 +153,7 @@ def latex(analysis: Analysis) -> str:
         r"\toprule",
         " & ".join(["Method", *shares.columns]) + r" \\",
         r"\midrule",
-        *(" & ".join([escaped(str(row[0])), *row[1:]]) + r" \\" for row in shares.itertuples()),
+        *(" & ".join([escape_latex(str(row[0])), *row[1:]]) + r" \\" for row in shares.itertuples()),
         *(
             [r"\midrule", rf"\multicolumn{{{len(shares.columns) + 1}}}{{c}}{{\textbf{{{SIMULATED}}}}} \\"]
             * analysis.simulated
@@ -167,12 +162,6 @@ def latex(analysis: Analysis) -> str:
         r"\end{tabular}",
     ]
     return "\n".join(line for line in lines if line) + "\n"
-
-
-def escaped(text: str) -> str:
-    """Characters with a meaning in LaTeX."""
-    special = {c: rf"\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(c, c) for c in text.replace("\\", "/"))
 
 
 # ---- The plot.

@@ -72,7 +72,7 @@ STUDIES = {
         thing="two runs are called a",
         remedy="NAME=RUN",
     ),
-    "no raters": BadInput(make=run, command=TWO + " --raters 0", thing="sheets", remedy="1 or more"),
+    "no raters": BadInput(make=run, command=TWO + " --raters 0", thing="--raters", remedy="1 or more"),
     "a study in a folder that is there": BadInput(
         make=both(run, file("study/mine.txt")), command=TWO, thing="{here}/study", remedy="--output"
     ),

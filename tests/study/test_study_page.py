@@ -7,10 +7,10 @@ import threading
 import av
 import pytest
 
+from assd.data.video import read_video, write_video
 from assd.errors import InputError
 from evaluation.study.__main__ import main
 from evaluation.study.answers import read_sessions
-from evaluation.study.clips import read_frames, write_frames
 from evaluation.study.edits import comparable, named_runs
 from evaluation.study.key import read_key
 from evaluation.study.server import make_server
@@ -58,8 +58,7 @@ def test_clips_of_a_pair_are_alike(make_runs, tmp_path):
     """An edit of another size and rate gets the source's size and length; no clip carries metadata of its own."""
     sweep = make_runs(tmp_path / "sweep")
     edited = sweep / METHODS[0] / "edits/pair-0/edited.mp4"
-    frames, _ = read_frames(edited, (64, 64))
-    write_frames(edited, frames[::2], 30.0)
+    write_video(edited, read_video(edited, None).frames[::2, :64, :64], 30.0)
     main(["page", str(sweep), "--output", str(tmp_path / "study"), "--raters", "2"])
     seen = set()
     for file in (tmp_path / "study/clips").iterdir():

@@ -82,5 +82,5 @@ def test_only_finished_edits_are_shown():
 
 def test_impossible_sizes_are_refused():
     """A study has sheets and trials."""
-    with pytest.raises(InputError, match="sheets is 0"):
+    with pytest.raises(InputError, match="--raters is 0"):
         replace(PLAN, sheets=0)
