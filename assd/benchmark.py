@@ -7,15 +7,15 @@ is here and where the rest is to be had, fetches DAVIS-2017, and sorts in what w
 import argparse
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from assd.console import console as make_console
 from assd.data.benchmark.fetch import DAVIS_URL, fetch_davis
 from assd.data.benchmark.manifest import SOURCES, SPLITS, data_root, manifest
 from assd.data.benchmark.sort_in import import_clips
 from assd.errors import one_sentence
 
-console = Console()
+console = make_console()
 
 
 def status(root: Path, split: str) -> None:

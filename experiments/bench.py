@@ -20,12 +20,13 @@ import torch
 from diffusers import DDPMScheduler
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from assd.config import composed
+from assd.console import console as make_console
 from assd.diffusion.draw import draw_step
 from assd.diffusion.guidance import guided_noise
+from assd.errors import one_sentence, require
 from assd.methods.method import Request
 from assd.methods.score_distillation import ScoreDistillation
 from assd.methods.score_distillation.fusion import unmodified
@@ -63,6 +64,10 @@ class Bench:
     """One video, its latents and one draw, and the ways of computing a step that are compared."""
 
     def __init__(self, method: ScoreDistillation, image_model: LatentDiffusion, seed: int):
+        require(
+            isinstance(method, ScoreDistillation) and "joint_guidance" in method.losses,
+            "what is timed is score distillation with joint guidance, the default: leave method=... and loss=... out",
+        )
         self.method, self.model, self.image_model = method, method.model, image_model
         self.footage = noise_footage(method.canvas, seed)
         self.Z_ref = self.model.encode(self.footage.frames)
@@ -180,6 +185,7 @@ def own_rows(bench: Bench, cfg: DictConfig, compiled: bool) -> dict[str, Row]:
     return rows
 
 
+@one_sentence()
 @torch.no_grad()
 def main() -> None:
     """Prints the table."""
@@ -194,7 +200,7 @@ def main() -> None:
     rows = own_rows(bench, cfg, options.compiled)
     edits, skipped = short_edits(options.overrides, PHASE, SOURCE, TARGETS[0])
     rows |= {f"{name} / its passes in the bare networks": (edit.whole, edit.bare) for name, edit in edits.items()}
-    console, table = Console(), Table("ratio of times", "quartile", "median", "quartile")
+    console, table = make_console(), Table("ratio of times", "quartile", "median", "quartile")
     model = bench.model
     console.print(
         f"{cfg.model.path}, {model.canvas}, {model.device}, "

@@ -19,16 +19,17 @@ from functools import partial
 import torch
 from hydra.utils import instantiate
 from jaxtyping import Float
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from assd.config import composed
+from assd.console import console as make_console
+from assd.device import wall_clock
 from assd.errors import InputError, one_sentence
 from assd.methods.method import Method, Request
 from assd.models import LatentDiffusion
-from assd.runs.cost import peak_memory, wall_clock
+from assd.runs.cost import peak_memory
 from experiments.common import chosen_method, few_steps, noise_footage
 from experiments.passes import Pass, models_of, networks_of, noting_passes
 
@@ -45,7 +46,7 @@ RANDOM = (
 PUBLISHED_SIZE = ("model.height=512", "model.width=512")  # of the five editors' image model
 CONTROL_NET = ("control_net=canny", "control_net.network.random=true")
 ROOM = 24  # GiB of memory that a check on the CPU should do with
-console = Console()
+console = make_console()
 
 
 def parameters(module: torch.nn.Module | None) -> str:

@@ -1,6 +1,7 @@
 """No import runs back up between rooms, and there is no circle between folders: read from the sources themselves."""
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -83,6 +84,12 @@ def test_run_alone_imports_evaluation():
     outside = {module for module, file in MODULES.items() if module.startswith("assd")
                and any(other.startswith("evaluation") for other in imports(file))}  # fmt: skip
     assert outside == {"assd.run"}
+
+
+def test_every_program_outlives_its_reader():
+    """rich's own console ends the program where a pipe closes; assd/console.py's goes on."""
+    makers = {name for name, file in MODULES.items() if re.search(r"\bConsole\(", file.read_text(encoding="utf-8"))}
+    assert makers == {"assd.console"}
 
 
 def test_nobody_imports_experiments():
