@@ -4,7 +4,7 @@ import functools
 import hashlib
 import importlib.resources
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,16 @@ def without(overrides: Sequence[str], keys: Sequence[str]) -> list[str]:
     """
     bare = [override.lstrip("+") for override in overrides]
     return [override for override in bare if override.partition("=")[0] not in keys]
+
+
+def by_key(overrides: Iterable[str]) -> dict[str, str]:
+    """What overrides choose for each key, the last one's word.
+
+    >>> by_key(["+ablation=full", "seed=1"])
+    {'ablation': 'full', 'seed': '1'}
+    """
+    parts = (override.lstrip("+").partition("=") for override in overrides)
+    return {key: value for key, _, value in parts}
 
 
 def in_full(overrides: Sequence[str]) -> list[str]:

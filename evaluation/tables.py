@@ -98,16 +98,16 @@ def render(summary: pd.DataFrame, form: str, reference: str | None = None, notes
         return summary.to_csv(index=False)
     parts = [render_one(summary, form)]
     if reference is not None and DIFFERENCE[0] in summary:
-        parts.append(render_differences(summary, form, reference))
+        parts.append(render_differences(summary, form, f"Paired difference to {reference}"))
     if "pairs" in summary and summary[summary.pairs > 0].groupby("metric").pairs.nunique().gt(1).any():
         notes = ["Best and second best are marked by the pairs that every method has", *(notes or [])]
     return "\n\n".join([*parts, *(heading(note, form) for note in notes or [])]) + "\n"
 
 
-def render_differences(summary: pd.DataFrame, form: str, reference: str) -> str:
-    """The paired differences to the method that `summarize` took for reference, under a line that names it."""
+def render_differences(summary: pd.DataFrame, form: str, title: str) -> str:
+    """The paired differences to the method that `summarize` took for reference, under a line that says to which."""
     differences = render_one(summary[summary.difference.notna()], form, DIFFERENCE)
-    return f"{heading(f'Paired difference to {reference}', form)}\n\n{differences}"
+    return f"{heading(title, form)}\n\n{differences}"
 
 
 def heading(text: str, form: str) -> str:

@@ -1,12 +1,13 @@
 """The ablation study: `python -m experiments.ablation`, the paper's section on ablations and its figure 4.
 
 Runs (or reuses) each ablation on the embedded pairs, with three seeds or as many as `--seeds` says; writes table.md,
-table.tex, figure4.csv (the same table, tidy) and figure4.png, whose rows add one component at a time. Differences are
-paired: to `video_dds`, the method without components, and to `full`, the method with all of them.
+table.tex, figure4.csv and components.csv (the same, tidy) and figure4.png, whose rows add one component at a time. What
+a component does is a paired difference between two ablations that differ in it alone.
 """
 
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
 
 from assd.config import composed
@@ -35,7 +36,16 @@ FIGURE_4 = {
     "full": "+ joint guidance",
 }
 SEEDS = 3
-REFERENCES = ("video_dds", "full")  # what a component does when it is added alone, and when it alone is left out
+COMPONENTS = {  # what is added: the ablation that has it, and the one that differs in nothing else
+    "reference branch, to SDS": ("video_dds", "sds"),
+    "window and mask, to Video-DDS": ("assd_only", "video_dds"),
+    "attention fusion, to these": ("no_joint_guidance", "assd_only"),
+    "joint guidance, to these": ("full", "no_joint_guidance"),
+    "all of it, to Video-DDS": ("full", "video_dds"),
+    "attention fusion, last of all": ("full", "no_waf"),
+    "window, last of all": ("full", "no_smoothing"),
+    "mask, last of all": ("full", "no_mask"),
+}
 
 
 def figure4(runs: dict[str, list[Path]], pair: TextVideoPair, footage: Footage) -> Image.Image:
@@ -47,6 +57,16 @@ def figure4(runs: dict[str, list[Path]], pair: TextVideoPair, footage: Footage) 
     return pictures.sheet(pair.prompts, rows)
 
 
+def added(scores: pd.DataFrame) -> pd.DataFrame:
+    """What each of COMPONENTS changes, as `summarize` has it: a row each, of those whose two ablations are there."""
+    rows = []
+    for component, (with_it, without) in COMPONENTS.items():
+        if {with_it, without} <= {*scores.method}:
+            compared = summarize(scores[scores.method.isin((with_it, without))], without)
+            rows.append(compared[compared.method == with_it].assign(method=component))
+    return pd.concat(rows) if rows else pd.DataFrame(columns=["difference"])
+
+
 @one_sentence()
 def main() -> None:
     """The command line."""
@@ -55,14 +75,14 @@ def main() -> None:
     found = by_choice(sweep(options.output, options.pairs, choices, options.overrides), "ablation")
     named = [(name, run) for name in ABLATIONS for run in found.get(name, [])]
     scores = collect([run for _, run in named], [name for name, _ in named])
-    summaries = {reference: summarize(scores, reference) for reference in REFERENCES if reference in found}
-    summary = summaries.get(REFERENCES[0], summarize(scores))
+    summary, components = summarize(scores), added(scores)
 
     def parts(form: str) -> list[str]:
-        differences = [render_differences(compared, form, reference) for reference, compared in summaries.items()]
+        differences = [] if components.empty else [render_differences(components, form, "What each component changes")]
         return [render(summary, form, notes=failures(scores)), *differences]
 
     print(write_table(options.output, "table", parts))
+    components.to_csv(options.output / "components.csv", index=False)
     pairs = first_pairs(composed(options.overrides), options.pairs)
     leave(options.output, "figure4", [figure4(found, *pair) for pair in pairs], summary)
 

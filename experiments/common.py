@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
-from assd.config import composed
+from assd.config import by_key, composed
 from assd.data.pairs import Canvas, Footage, TextVideoPair
 from assd.data.video import read_video
 from assd.errors import InputError, require
@@ -46,15 +46,22 @@ def arguments(
     more  its own options, by flag what argparse wants to know
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", help="as for assd.run, such as method.num_steps=50")
+    parser.add_argument("overrides", nargs="*", help="as for assd.run, such as steps.distillation=20")
     parser.add_argument("--output", type=Path, default=Path("outputs") / name)
-    parser.add_argument("--pairs", type=int, default=pairs, help="the first so many of the dataset")
+    parser.add_argument("--pairs", type=at_least_one, default=pairs, help="the first so many of the dataset")
     for flag, about in more.items():
         parser.add_argument(flag, **about)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     write_text(options.output / "command.txt", f"python -m experiments.{name} {shlex.join(sys.argv[1:])}\n")
     return options
+
+
+def at_least_one(text: str) -> int:
+    """A number of pairs on a command line. Raises argparse's error for one below 1."""
+    if (count := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more; got {count}")
+    return count
 
 
 def sweep(output: Path, pairs: int, choices: Sequence[str], overrides: Sequence[str]) -> list[Path]:
@@ -111,8 +118,7 @@ def by_choice(runs: Sequence[Path], key: str) -> dict[str, list[Path]]:
     """Runs by what they have chosen for `key`; those that leave it at its default under `default`."""
     found: dict[str, list[Path]] = {}
     for run in runs:
-        chosen = dict(override.partition("=")[::2] for override in run_overrides(run))
-        found.setdefault(chosen.get(key, "default"), []).append(run)
+        found.setdefault(by_key(run_overrides(run)).get(key, "default"), []).append(run)
     return found
 
 
@@ -146,8 +152,7 @@ def few_steps(overrides: Sequence[str], steps: int) -> list[str]:
 
 def chosen_method(overrides: Sequence[str]) -> str:
     """The method that overrides choose."""
-    chosen = dict(override.partition("=")[::2] for override in overrides)
-    return chosen.get("method", "score_distillation")
+    return by_key(overrides).get("method", "score_distillation")
 
 
 def noise_footage(canvas: Canvas, seed: int) -> Footage:

@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from PIL import Image
 
-from assd.config import composed
+from assd.config import by_key, composed
 from assd.data.pairs import Footage, TextVideoPair
 from assd.data.video import to_bytes
 from assd.errors import one_sentence, require
@@ -56,7 +56,7 @@ TIME, MEMORY = "time (s)", "peak memory (GiB)"
 
 def method_of(overrides: Iterable[str]) -> str:
     """Which of METHODS a run's overrides choose; another one under its own name."""
-    chosen = dict(override.partition("=")[::2] for override in overrides)
+    chosen = by_key(overrides)
     return str(chosen.get("ablation") or chosen.get("method") or "score_distillation")
 
 
@@ -149,7 +149,7 @@ def write(output: Path, summary: pd.DataFrame, heads: Mapping[str, str], right: 
 
     def parts(form: str) -> list[str]:
         table = render(pd.concat([shown, right.rows], ignore_index=True), form, notes=notes)
-        compared = [render_differences(shown, form, OURS)] if DIFFERENCE[0] in shown else []
+        compared = [render_differences(shown, form, f"Paired difference to {OURS}")] if DIFFERENCE[0] in shown else []
         return [table, *([said] if form == "md" else []), *compared]
 
     return write_table(output, "table1", parts)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import OmegaConf
 
-from assd.config import composed
+from assd.config import by_key, composed
 from assd.errors import one_sentence, require
 from assd.files import write_text
 from evaluation.comparison import collect, failures, summarize
@@ -39,7 +39,7 @@ def main() -> None:
     """The command line."""
     options = arguments(__doc__, "tune", pairs=8)
     overrides = ["dataset.split=tuning", f"metric=[{','.join(METRICS)}]", *options.overrides]
-    cfg, given = composed(overrides), dict(override.partition("=")[::2] for override in options.overrides)
+    cfg, given = composed(overrides), by_key(options.overrides)
     of_method = grids(chosen_method(options.overrides))
     touched = [f"{parameter}={value}" for parameter, value in given.items() if parameter in of_method]
     require(not touched, f"{', '.join(touched)} would stand against the grid: change the default in conf/ instead")
