@@ -70,7 +70,7 @@ def test_a_pupil_with_its_teachers_weights_has_nothing_to_learn():
         of = {"unet": unet, "text_encoder": text, "captions": stages.Captions(clips, device)}
         torch.manual_seed(1)  # the reader's directions
         stage = stages.diffusion_stage("pupil", task=task, **of, device=device, steps=1, lr=1e-3, teacher=teacher)
-        return stage.loss(torch.Generator().manual_seed(0), 0).item()
+        return stage.loss(torch.Generator().manual_seed(0)).item()
 
     teacher = stages.prediction_of(unet, text)
     near, far = torch.randn(8, 6, 8, 8), 9 * torch.randn(8, 6, 8, 8)
@@ -92,11 +92,11 @@ def test_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch):
         stage = stages.autoencoder_stage(vae, corpus, device, steps=6, batch=2)
         healthy, calls = stage.loss, []
 
-        def loss(draw, step):
+        def loss(draw):
             calls.append(draw)
             if len(calls) == dies_at:
                 raise KeyboardInterrupt
-            return healthy(draw, step)
+            return healthy(draw)
 
         stage.loss = loss
         folder.mkdir(exist_ok=True)
@@ -115,7 +115,7 @@ def test_a_stage_of_another_length_is_refused(tmp_path):
     cpu, line = torch.device("cpu"), nn.ModuleDict({"line": nn.Linear(1, 1)})
 
     def stage(steps):
-        return fit.Stage("line", line, lambda draw, step: line["line"](torch.ones(1)).square().sum(), steps, lr=0.1)
+        return fit.Stage("line", line, lambda draw: line["line"](torch.ones(1)).square().sum(), steps, lr=0.1)
 
     fit.fit(stage(4), tmp_path, cpu)
     fit.fit(stage(4), tmp_path, cpu)
