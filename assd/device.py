@@ -1,4 +1,4 @@
-"""The device that a configuration names."""
+"""The device that a configuration names, and the time at which it is done."""
 
 import re
 import time

@@ -68,8 +68,9 @@ def run(cfg: DictConfig, hydra_cfg: DictConfig, stop: Stop) -> float | None:
     cfg.device = own_device(cfg.device, hydra_cfg)
     device = resolve_device(cfg.device)
     pairs = instantiate(cfg.dataset, _convert_="all")
+    shard = cfg.dataset.get("shard")
     if not pairs:  # of a job array larger than the dataset
-        console.print(f"dataset.shard={cfg.dataset.shard} has no pairs: there is nothing to do")
+        console.print(f"dataset.shard={shard} has no pairs: there is nothing to do")
         return None
     method = instantiate(cfg.method, _convert_="all")
     by_name = instantiate(cfg.metric, _convert_="all")
@@ -78,7 +79,6 @@ def run(cfg: DictConfig, hydra_cfg: DictConfig, stop: Stop) -> float | None:
     tracking = instantiate(cfg.tracking, _convert_="all")
     incidental = hydra_cfg.job.config.override_dirname.exclude_keys
     directory = RunDirectory(Path(hydra_cfg.runtime.output_dir), incidental)
-    shard = cfg.dataset.get("shard")
     part = f"-{shard.replace('/', '-of-')}" if shard else ""
     with one_writer(directory.path, part):
         directory.open(cfg, device, without(overrides, incidental))

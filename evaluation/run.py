@@ -110,7 +110,7 @@ def score(path: Path, overrides: list[str], trust: bool = False) -> pd.DataFrame
     require(path.is_dir(), f"{path} is no directory: give run directories, or folders of <pair>.mp4")
     cfg = configuration(path, overrides, trust)
     pairs = instantiate(cfg.dataset, _convert_="all")
-    require(bool(pairs), f"{path}: the dataset has no pairs under {' '.join(overrides)}: give another dataset.shard")
+    require(bool(pairs), f"{path}: this part of the dataset has no pairs: give another dataset.shard")
     metrics: list[Metric] = list(instantiate(cfg.metric, _convert_="all").values())
     require(
         is_run(path) or any(find_video(path / pair.id) for pair in pairs),

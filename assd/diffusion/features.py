@@ -19,7 +19,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from assd.errors import require, some
+from assd.errors import InputError, require, some
 
 Change = Callable[[str, Tensor], Tensor]  # (layer, what it puts out) -> what the network goes on with
 PLACES = ("device", "cpu", "disk")
@@ -49,12 +49,11 @@ def outputs_changed(network: nn.Module, layers: Iterable[str], change: Change) -
 def named(network: nn.Module, layers: Iterable[str], argument: str = "layers") -> dict[str, nn.Module]:
     """Modules by their paths. Raises InputError, which names the argument they stand in, for one the network lacks."""
     modules, layers = dict(network.named_modules()), tuple(layers)
-    for layer in layers:
-        own = [name for name in modules if name.rpartition(".")[2] == layer.rpartition(".")[2]]
-        require(
-            layer in modules,
-            f"{argument} must name layers of the {type(network).__name__}, {some(own or list(modules)[1:])}; "
-            f"got {layer!r}",
+    if missing := [layer for layer in layers if layer not in modules]:
+        alike = [name for name in modules if name.rpartition(".")[2] == missing[0].rpartition(".")[2]]
+        raise InputError(
+            f"{argument} must name layers of the {type(network).__name__}, {some(alike or list(modules)[1:])}; "
+            f"got {missing[0]!r}"
         )
     return {layer: modules[layer] for layer in layers}
 

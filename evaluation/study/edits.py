@@ -45,7 +45,8 @@ def named_runs(arguments: Iterable[str]) -> dict[str, Path]:
     Raises InputError where a folder holds no run, or two runs have the same name.
     """
     runs: dict[str, Path] = {}
-    for argument in [a for a in arguments if not Path(a).is_file()] or arguments:
+    given = [*arguments]
+    for argument in [a for a in given if not Path(a).is_file()] or given:
         name, path = split_name(argument)
         for run in runs_below(path):
             method = name or run.resolve().name
