@@ -11,13 +11,14 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from assd.errors import require
 
 _CLONE = Path(__file__).resolve().parent.parent / "conf"
 CONFIG_PATH = str(_CLONE) if (_CLONE.parent / "pyproject.toml").is_file() else "pkg://assd.conf"
-NAME_LENGTH = 100
+NAME_LENGTH = 100  # bytes: file systems take 255, of which some letters have three or four
 OPEN_GROUPS = ("ablation", "experiment")  # from which config.yaml chooses nothing
 
 
@@ -112,29 +113,45 @@ def known_targets() -> frozenset[str]:
     return frozenset(found)
 
 
-def run_name(overrides: str) -> str:
+def run_name(overrides: Sequence[str], incidental: Sequence[str] = ()) -> str:
     """A run directory's name: the command's overrides, safe as a file name, cut with a hash where they are long.
 
-    >>> run_name(""), run_name("+ablation=no_waf,seed=1")
+    incidental  keys that are no part of it, with all below them
+
+    >>> run_name([]), run_name(["seed=1", "+ablation=no_waf", "clip.device=cpu"], ["clip"])
     ('default', 'ablation=no_waf,seed=1')
     """
-    name = as_file_name(overrides) or "default"
-    if name in (overrides.replace("+", ""), "default") and len(name) <= NAME_LENGTH:
+    chosen = ",".join(sorted(others(overrides, incidental)))
+    name = as_file_name(chosen) or "default"
+    if name in (chosen.replace("+", ""), "default") and len(name.encode()) <= NAME_LENGTH:
         return name
-    seed = re.search(r"(?:^|,)(seed=\d+)(?=,|$)", overrides)  # stays readable: seeds of one setting are one method
-    rest = overrides.replace(seed[0], "", 1) if seed else overrides
+    seed = re.search(r"(?:^|,)(seed=\d+)(?=,|$)", chosen)  # stays readable: seeds of one setting are one method
+    rest = chosen.replace(seed[0], "", 1) if seed else chosen
     end = f"-{hashlib.blake2b(rest.encode(), digest_size=4).hexdigest()}" + (f",{seed[1]}" if seed else "")
-    return as_file_name(rest)[: NAME_LENGTH - len(end)] + end
+    return as_file_name(rest).encode()[: NAME_LENGTH - len(end)].decode(errors="ignore") + end
 
 
 def without(overrides: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """The overrides of other keys than these, as they were typed but for Hydra's `+`.
+    """The overrides of other keys than these and all below them, as they were typed but for Hydra's `+`.
 
-    >>> without(["+ablation=full", "device=cpu", "seed=1"], ["device"])
+    >>> without(["+ablation=full", "device=cpu", "~metric.psnr", "seed=1"], ["device", "metric"])
     ['ablation=full', 'seed=1']
     """
-    bare = [override.lstrip("+") for override in overrides]
-    return [override for override in bare if override.partition("=")[0] not in keys]
+    return [override.lstrip("+") for override in others(overrides, keys)]
+
+
+def others(overrides: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """The overrides of other keys than these and all below them, as they were typed."""
+    return [override for override in overrides if not f"{key_of(override)}.".startswith(tuple(f"{k}." for k in keys))]
+
+
+def key_of(override: str) -> str:
+    """The key or the group that an override changes, without Hydra's signs, package and value.
+
+    >>> key_of("~metric.psnr"), key_of("++loss@mine=[a,b]")
+    ('metric.psnr', 'loss')
+    """
+    return re.split("[=@]", override.lstrip("+~"), maxsplit=1)[0]
 
 
 def by_key(overrides: Iterable[str]) -> dict[str, str]:
@@ -158,6 +175,15 @@ def in_full(overrides: Sequence[str]) -> list[str]:
     return [sign + override for sign, override in zip(signs, overrides)]
 
 
+def quoted(value: object) -> str:
+    """A value in Hydra's words, whatever characters a text holds.
+
+    >>> print(quoted(3), quoted("a, b's [c]"))
+    3 'a, b\\'s [c]'
+    """
+    return QuotedString(value, Quote.single).with_quotes() if isinstance(value, str) else str(value)
+
+
 def as_file_name(overrides: str) -> str:
     """The overrides with nothing in them that a file system could mind."""
     return re.sub(r"[^\w.=,\[\]-]+", "_", overrides.replace("+", "").replace("~", "no-"))
@@ -166,5 +192,5 @@ def as_file_name(overrides: str) -> str:
 def register() -> None:
     """Makes the schema and the resolvers `run_name` and `quarter` known to Hydra."""
     ConfigStore.instance().store(name="schema", node=Config)
-    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("run_name", lambda given, keys: run_name([*given], [*keys]), replace=True)
     OmegaConf.register_new_resolver("quarter", lambda n: max(1, n // 4), replace=True)

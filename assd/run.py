@@ -35,7 +35,7 @@ from assd.runs.interrupt import Stop, Stopped, hand_on, stopping_on_signals
 from assd.runs.lock import briefly_alone, one_writer
 from evaluation.case import Metric
 from evaluation.report import REPORT_HTML, write_report
-from evaluation.report.sweep import print_sweep
+from evaluation.report.sweep import SweepReport, print_sweep, shard_of
 from evaluation.scores import EDITED, failure, read_scores, score_edit, scored_by, update_scores
 from evaluation.tables import means_table, print_failures
 
@@ -57,7 +57,7 @@ def job(cfg: DictConfig) -> float | None:
     """
     logging.getLogger().handlers = [RichHandler(console=console, show_path=False, show_time=False)]
     hydra_cfg = HydraConfig.get()
-    with job_errors(hydra_cfg), stopping_on_signals() as stop:
+    with job_errors(hydra_cfg, shard_of(cfg)), stopping_on_signals() as stop:
         return run(cfg, hydra_cfg, stop)
 
 
@@ -96,14 +96,14 @@ def run(cfg: DictConfig, hydra_cfg: DictConfig, stop: Stop) -> float | None:
             )  # fmt: skip
             editor.edit_all(pairs)
             scores = read_run(directory, pairs, editor.problems)
-            update_scores(directory.path, scores, without_result=editor.problems)
+            update_scores(directory.path, scores[~scores.pair.isin(editor.busy)])
             copy.summary(pairs, directory.path / "edits", scores, editor.failed)
         with briefly_alone(directory.path):
             overview = directory.write_overview()
             page = write_report([directory.path], directory.path / REPORT_HTML)
-    conclude(directory, pairs, scores, overview, page, editor.problems)
-    if editor.failed:
-        raise InputError(summary_of(editor, len(pairs)))
+    conclude(directory, pairs, scores, overview, page, editor)
+    if said := summary_of(editor, len(pairs)):
+        raise InputError(said)
     if objective is None:
         return None
     return float(scores[(scores.video == EDITED) & (scores.metric == objective.name)].value.mean())
@@ -136,29 +136,30 @@ def conclude(
     scores: pd.DataFrame,
     overview: Path | None,
     page: Path,
-    problems: dict[str, str],
+    editor: Editor,
 ) -> None:
     """The tables at the end, and where to look."""
     name = Text(directory.path.name)
     table = Table("pair", "source", "target", "status", "seconds", title=name, title_justify="left")
     for pair in pairs:
-        record = {} if pair.id in problems else directory.edit(pair).record
-        status = record.get("status", "failed")
+        has_result = pair.id not in editor.problems or pair.id in editor.unscored
+        record = directory.edit(pair).record if has_result else {}
+        status = "busy" if pair.id in editor.busy else record.get("status", "failed")
         seconds = f"{record['seconds']:.1f}" if "seconds" in record else ""
         table.add_row(*map(Text, (pair.id, *pair.prompts, status, seconds)))
     console.print(table)
     if overview:
-        console.print(means_table("scores", scores))
+        console.print(means_table("scores", scores, {pair.id: pair.clip for pair in pairs}))
         print_failures(console, scores)
         console.print(f"Look at [bold]{escape(str(page))}[/] in a browser, or at [bold]{escape(str(overview))}[/]")
 
 
 @contextlib.contextmanager
-def job_errors(hydra_cfg: DictConfig) -> Iterator[None]:
+def job_errors(hydra_cfg: DictConfig, shard: str | None) -> Iterator[None]:
     """How a run ends that cannot go on, in words and exit code, also as a cluster's job.
 
-    Of a job, Hydra would hide an error from Slurm; here it ends the process with code 1. A job that is preempted is
-    handed to its launcher, which requeues it.
+    Of a job, Hydra would hide an error from Slurm; here it ends the process with code 1, and is kept for the sweep. A
+    job that is preempted is handed to its launcher, which requeues it.
     """
     is_job = "submitit" in hydra_cfg.launcher.get("_target_", "") and hydra_cfg.mode == RunMode.MULTIRUN
     try:
@@ -171,7 +172,18 @@ def job_errors(hydra_cfg: DictConfig) -> Iterator[None]:
     except EXPECTED as error:
         if not is_job:
             raise
+        with besides():
+            SweepReport().end(hydra_cfg, shard, error)
         sys.exit(f"error: {sentence(error)}")
+
+
+@contextlib.contextmanager
+def besides() -> Iterator[None]:
+    """Within it an error is said and goes no further: another one ends the program, and is not to be replaced."""
+    try:
+        yield
+    except Exception as error:
+        print(f"besides, the sweep's report was not made: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def command() -> str:
@@ -182,14 +194,24 @@ def command() -> str:
 def main() -> None:
     """The command line. Hydra is asked for full errors inside, so that all of them arrive at `one_sentence`."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with one_sentence(), full_errors():
+    with one_sentence(), full_errors(), sweep_printed():
         try:
             app()
         except KeyboardInterrupt:
             print(f"stopped; what is saved is kept, and this goes on:\n  {command()}", file=sys.stderr)
             sys.exit(130)
-        finally:
+
+
+@contextlib.contextmanager
+def sweep_printed() -> Iterator[None]:
+    """After it, however it ends, the sweep that it made is printed."""
+    try:
+        yield
+    except BaseException:
+        with besides():
             print_sweep(console)
+        raise
+    print_sweep(console)
 
 
 @contextlib.contextmanager

@@ -6,13 +6,16 @@ and none is ranked: they say where an edit begins, and how much of the source it
 """
 
 import csv
+import itertools
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from assd.errors import require
-from assd.runs.reader import is_run, read_dataset, run_overrides
+from assd.runs.reader import edits_of, is_run, read_dataset, run_overrides
 from evaluation import intervals
 from evaluation.scores import failed, read_scores, values
 
@@ -20,10 +23,14 @@ PAPER_CSV = Path(__file__).with_name("paper_table1.csv")
 UNEDITED = {"source": "source, unedited", "reconstruction": "source, through the autoencoder"}
 RECONSTRUCTING = "method=reconstruction"
 INVERTING = {"method.inversion=true": "DDIM inversion and back"}
+MEANS = ["method", "metric", "better", "mean", "low", "high", "pairs", "mean_shared"]
+DIFFERENCES = ["difference", "difference_low", "difference_high", "difference_pairs", "difference_unequal"]
 
 
 def row_names(runs: list[Path]) -> list[str]:
-    """What sets each run apart: its overrides without its seed, and without those that all of them share.
+    """What sets each run apart: its overrides in any order, without its seed, and without those that all share.
+
+    Runs of the same overrides are not seeds of one method: their folders set them apart.
 
     >>> row_names([Path("ablation=full,device=cpu,seed=1"), Path("ablation=no_waf,device=cpu"), Path("device=cpu")])
     ['full', 'no_waf', 'default']
@@ -32,19 +39,34 @@ def row_names(runs: list[Path]) -> list[str]:
     >>> row_names([Path("method=reconstruction,method.inversion=true"), Path("method=tokenflow")])
     ['source, through the autoencoder, DDIM inversion and back', 'tokenflow']
     """
-    every = [run_overrides(run) for run in runs]
+    every = [sorted(run_overrides(run)) for run in runs]
     overrides = [[part for part in parts if not re.fullmatch(r"seed=\d+", part)] for parts in every]
     differ = len(set(map(tuple, overrides))) > 1
     shared = set.intersection(*map(set, overrides)) if differ else set()
     shown = [[part for part in parts if part not in shared] for parts in overrides]
     names = [",".join(part.removeprefix("ablation=").removeprefix("method=") for part in parts) for parts in shown]
     names = [name or "default" for name in names]
-    if len(set(map(tuple, every))) < len(every):  # the same run in several folders
-        names = [f"{run.resolve().parent.name}/{name}" for run, name in zip(runs, names)]
+    folders = [run.resolve() for run in runs]
+    places = shortest_ends([folder.parent for folder in folders])
+    if len(set(map(tuple, every))) == len(every):
+        places = [""] * len(runs)
+    beside = Counter(zip(places, map(tuple, every)))
+    own = [beside[place, tuple(parts)] > 1 for place, parts in zip(places, every)]  # the same run beside it
+    names = [folder.name if alone else name for folder, name, alone in zip(folders, names, own)]
     return [
-        reconstruction_name(parts) if RECONSTRUCTING in given else name
-        for given, parts, name in zip(overrides, shown, names)
+        reconstruction_name(parts) if RECONSTRUCTING in given else "/".join(filter(None, [place, name]))
+        for given, parts, name, place in zip(overrides, shown, names, places)
     ]
+
+
+def shortest_ends(folders: Sequence[Path]) -> list[str]:
+    """The shortest ends of paths that tell different folders apart.
+
+    >>> shortest_ends([Path("/old/outputs"), Path("/new/outputs"), Path("/new/outputs")])
+    ['old/outputs', 'new/outputs', 'new/outputs']
+    """
+    every_length = (["/".join(folder.parts[-length:]) for folder in folders] for length in itertools.count(1))
+    return next(ends for ends in every_length if len(set(ends)) == len(set(folders)))
 
 
 def reconstruction_name(shown: list[str]) -> str:
@@ -62,7 +84,7 @@ def by_row(runs: list[Path]) -> dict[str, Path]:
 
 
 def collect(runs: list[Path], names: list[str] | None = None) -> pd.DataFrame:
-    """The scores of all runs, with a column `method`: their names, by default what sets them apart.
+    """The scores of all runs, with a column `method`: their names, by default what sets them apart; and with `clip`.
 
     The unedited source is taken from every run that has it; from runs of several sizes, once for each size.
     """
@@ -74,7 +96,14 @@ def collect(runs: list[Path], names: list[str] | None = None) -> pd.DataFrame:
         unedited = {video: label + suffix for video, label in UNEDITED.items()}
         own = name + suffix if is_unedited(name) else name
         parts.append(scores.assign(method=scores.video.map(unedited).fillna(own)))
-    return pd.concat(parts, ignore_index=True)
+    scores, clips = pd.concat(parts, ignore_index=True), clips_of(runs)
+    return scores.assign(clip=[clips.get(pair, pair) for pair in scores.pair])
+
+
+def clips_of(runs: Sequence[Path]) -> dict[str, str]:
+    """The clip that each pair edits, as far as a finished edit says it."""
+    edits = [edit for run in runs for edit in edits_of(run) if not edit.damage]
+    return {edit.id: edit.clip for edit in edits if edit.clip}
 
 
 def video_size(run: Path) -> str:
@@ -93,12 +122,17 @@ def per_pair(scores: pd.DataFrame) -> pd.DataFrame:
 
 def summarize(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
     """The tidy table: method, metric, better, mean, low, high, pairs, and mean_shared, over the pairs that all methods
-    edited; with a reference method, the mean paired difference to it: difference, difference_low, difference_high, and
-    difference_pairs, those that both have. A method without any value has one row, at the end, of 0 pairs.
+    edited; with a reference method, the mean paired difference to it: difference, difference_low, difference_high,
+    difference_pairs, those that both have, and difference_unequal, those of them that differ. A method without any
+    value has one row, at the end, of 0 pairs; where no method has one, there is no row.
+
+    scores  as `collect` leaves them; pairs on one `clip` are drawn together, and without that column each has its own
 
     Raises InputError when there is no method of that name.
     """
     by_pair = per_pair(scores)
+    known = scores.dropna(subset="clip") if "clip" in scores else scores[:0].assign(clip="")
+    clips = dict(zip(known["pair"], known["clip"]))
     methods = ordered(scores.method)
     require(
         reference is None or reference in methods,
@@ -111,18 +145,20 @@ def summarize(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFram
         edited = [method for method in having if not is_unedited(method)] or having
         shared = sorted(set.intersection(*(set(cells[method, metric].index) for method in edited)))
         for method in having:
-            mean = intervals.mean(cells[method, metric])
+            mean = intervals.mean(cells[method, metric], clips)
             row = {"method": method, "metric": metric, "better": better}
             row |= {"mean": mean.mean, "low": mean.low, "high": mean.high, "pairs": mean.count}
             row["mean_shared"] = cells[method, metric].reindex(shared).mean()
             if reference is not None and (reference, metric) in cells and method != reference:
-                change = intervals.paired_difference(cells[method, metric], cells[reference, metric])
+                differences = (cells[method, metric] - cells[reference, metric]).dropna()
+                change = intervals.mean(differences, clips)
                 row |= {"difference": change.mean, "difference_low": change.low, "difference_high": change.high}
-                row |= {"difference_pairs": change.count}
+                row |= {"difference_pairs": change.count, "difference_unequal": int(differences.ne(0).sum())}
             rows.append(row)
     empty = [method for method in methods if method not in set(by_pair.method)] if rows else []
     first = {key: rows[0][key] for key in ("metric", "better")} if rows else {}
-    return pd.DataFrame([*rows, *({"method": method, **first, "pairs": 0} for method in empty)])
+    rows += [{"method": method, **first, "pairs": 0} for method in empty]
+    return pd.DataFrame(rows, columns=MEANS + (DIFFERENCES if reference is not None else []))
 
 
 def ordered(methods: pd.Series) -> list[str]:

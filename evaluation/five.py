@@ -24,11 +24,16 @@ LAST_FRAME = 40  # FiVE-Bench's code scores every 8th frame that a folder holds;
 
 
 def by_edit_type(scores: pd.DataFrame) -> dict[int, pd.DataFrame]:
-    """The summary of each edit type that has values. Raises InputError for a pair that is not FiVE-Bench's."""
+    """The summary of each edit type that has values.
+
+    Raises InputError for a pair that is not FiVE-Bench's, and where there is no value at all.
+    """
     types = scores.pair.map(edit_type_of)
     foreign = scores.pair[types.isna()]
     require(foreign.empty, f"{foreign.head(1).sum()} is no pair of dataset=five: give runs with +experiment=five")
     scored = values(scores)
+    why = "; ".join(failures(scores)) or "no metric has a meaning for their edits"
+    require(not scored.empty, f"these runs hold no value, of which a table has the means: {why}")
     return {int(kind): summarize(part) for kind, part in scored.groupby(types[scored.index])}
 
 

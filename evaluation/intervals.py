@@ -1,10 +1,11 @@
 """Means over pairs with their intervals, and how numbers are written."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap
+from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -21,24 +22,37 @@ class Mean(NamedTuple):
     count: int
 
 
-def mean(values: "pd.Series | np.ndarray | list[float]") -> Mean:
-    """The mean with its percentile bootstrap interval over pairs; of fewer than two values there is no interval."""
-    data = np.asarray(values, dtype=float)
-    data = data[~np.isnan(data)]
-    if not len(data):
-        return Mean(np.nan, np.nan, np.nan, 0)
-    if len(data) == 1:
-        return Mean(float(data[0]), np.nan, np.nan, 1)
-    interval = bootstrap(
-        (data,), np.mean, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, method="percentile", rng=SEED
+def mean(values: "pd.Series | np.ndarray | list[float]", clips: Mapping[str, str] | None = None) -> Mean:
+    """The mean with its percentile bootstrap interval, expanded for few values; of fewer than two there is none.
+
+    values  indexed by pair; those that are missing (NaN) are not counted
+    clips   the clip of each pair: pairs on one clip are alike, and are drawn together. None: each has its own
+    """
+    data = pd.Series(values, dtype=float).dropna()
+    by_clip = data.groupby([(clips or {}).get(pair, pair) for pair in data.index]).agg(["sum", "count"])
+    count = len(by_clip)
+    if count < 2:
+        return Mean(float(data.mean()), np.nan, np.nan, len(data))
+    interval = stats.bootstrap(
+        (by_clip["sum"].to_numpy(), by_clip["count"].to_numpy()),
+        lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
+        paired=True,
+        confidence_level=expanded(count),
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=SEED,
     ).confidence_interval
     return Mean(float(data.mean()), float(interval.low), float(interval.high), len(data))
 
 
-def paired_difference(a: pd.Series, b: pd.Series) -> Mean:
-    """The mean of a - b over the pairs that both have, indexed by pair: its interval is the one to judge by."""
-    both = a.index.intersection(b.index)
-    return mean(a[both] - b[both])
+def expanded(count: int) -> float:
+    """The level that the percentiles of `count` values' resampled means need to hold the mean as often as CONFIDENCE.
+
+    Hesterberg 2015, "What Teachers Should Know About the Bootstrap": 1 - 2 Phi(-sqrt(n / (n - 1)) t), t the quantile of
+    Student's distribution with n - 1 degrees of freedom. Without it, 13 % of intervals over 6 pairs miss the mean.
+    """
+    t = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)
+    return min(1 - 2 * stats.norm.sf(np.sqrt(count / (count - 1)) * t), 1 - 1e-9)
 
 
 def number(value: float) -> str:

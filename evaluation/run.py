@@ -10,12 +10,13 @@ metrics of `conf/config.yaml`. Overrides in Hydra's words change all of these. W
 report again), and prints means over pairs. A run that came from somebody else runs none of their code: what it asks for
 must be named in this project's `conf/`, or be allowed by `--trust`.
 
-Exits with 1 where the video of a finished edit is gone or damaged, after everything else is scored.
+Exits with 1 where an edit can't be scored because its video or its record is gone or damaged, after everything else is
+scored.
 """
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +27,21 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.progress import track
 
-from assd.config import composed, in_full, known_targets
+from assd.config import composed, in_full, known_targets, quoted
 from assd.console import console as make_console
+from assd.data.pairs import TextVideoPair
 from assd.data.video import find_video
 from assd.errors import InputError, one_sentence, require
 from assd.runs.directory import EditDirectory
-from assd.runs.reader import CONFIG_YAML, ENVIRONMENT_JSON, FinishedEdit, is_run, read_dataset, run_overrides
+from assd.runs.reader import CONFIG_YAML, ENVIRONMENT_JSON, FinishedEdit, is_run, kept_options, run_overrides
 from evaluation.case import Metric
+from evaluation.comparison import clips_of
 from evaluation.report import REPORT_HTML, write_report
-from evaluation.scores import EDITED, failed, score_edit, score_files, update_scores
+from evaluation.scores import EDITED, failed, failure, merge_scores, score_edit, score_files, update_scores
 from evaluation.tables import means_table, print_failures
 
 console = make_console()
 EVALUATED = ("dataset", "metric", "clip", "device")  # the keys of a configuration that scoring reads
-KEPT = ("limit", "root")  # of a run's dataset: they are no part of its name
 # scoring reads none of these, and the method's configuration may not be here
 EDITING = ("method", "ablation", "loss", "attention", "optimizer", "steps", "guidance_scale", "image_guidance_scale",
            "key_frame_stride", "control_net", "settings")  # fmt: skip
@@ -56,8 +58,7 @@ def configuration(path: Path, overrides: list[str], trust: bool = False) -> Dict
     for override in overrides:
         group = group_of(override)
         require(group in EVALUATED, f"{group} can't be changed for a run that is there: only {', '.join(EVALUATED)}")
-    dataset = read_dataset(path)
-    kept = [f"dataset.{key}={quoted(dataset[key])}" for key in KEPT if dataset.get(key) is not None]
+    kept = [f"{key}={quoted(value)}" for key, value in kept_options(path).items()]
     anew = any(override.startswith("dataset=") for override in overrides)  # another dataset has other options
     made_by = in_full([override for override in run_overrides(path) if group_of(override) not in EDITING])
     try:
@@ -82,11 +83,6 @@ def check_made_by(path: Path, overrides: list[str]) -> None:
         raise InputError(f"{path / ENVIRONMENT_JSON}: its overrides can't be composed ({error}): restore it") from error
 
 
-def quoted(value: object) -> str:
-    """A value in Hydra's words, whatever characters it holds."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if isinstance(value, str) else str(value)
-
-
 def group_of(override: str) -> str:
     """The top-level key that an override changes."""
     return re.split(r"[.=@]", override.lstrip("+~"))[0]
@@ -106,7 +102,10 @@ def targets(node: Any, keys: tuple[str, ...] | None = None) -> Iterator[str]:
 
 
 def score(path: Path, overrides: list[str], trust: bool = False) -> pd.DataFrame:
-    """The scores of a run directory, or of a folder of videos named by pair; written into it as scores.csv."""
+    """The scores of a run directory, or of a folder of videos named by pair; written into it as scores.csv.
+
+    In such a folder, a video keeps its scores by other metrics; score one that takes its place by all of them.
+    """
     require(path.is_dir(), f"{path} is no directory: give run directories, or folders of <pair>.mp4")
     cfg = configuration(path, overrides, trust)
     pairs = instantiate(cfg.dataset, _convert_="all")
@@ -117,25 +116,33 @@ def score(path: Path, overrides: list[str], trust: bool = False) -> pd.DataFrame
         f"{path} is neither a run directory (no {CONFIG_YAML}) nor a folder of this dataset's edits: it holds no file "
         f"such as {pairs[0].id}.mp4. Name the dataset by dataset=...",
     )
-    scores = []
-    for pair in track(pairs, f"scoring {path.name}", console=console, transient=True):
-        if is_run(path):
-            scores.append(score_edit(EditDirectory(path / "edits" / pair.id, pair), metrics))
-        else:
-            video = find_video(path / pair.id) or path / f"{pair.id}.mp4"
-            scores.append(score_files(pair, {EDITED: video}, metrics))
-    joined = pd.concat(scores, ignore_index=True)
-    update_scores(path, joined)
+    turns = track(pairs, f"scoring {path.name}", console=console, transient=True)
+    scores = pd.concat([score_pair(path, pair, metrics) for pair in turns], ignore_index=True)
     if is_run(path):
+        update_scores(path, scores)
         write_report([path], path / REPORT_HTML)
-    return joined
+    else:
+        merge_scores(path, scores, gone=[pair.id for pair in pairs if not find_video(path / pair.id)])
+    return scores
+
+
+def score_pair(path: Path, pair: TextVideoPair, metrics: Sequence[Metric]) -> pd.DataFrame:
+    """The scores of one pair of a run or of a folder of videos; where it can't be scored, the reason."""
+    try:
+        if is_run(path):
+            return score_edit(EditDirectory(path / "edits" / pair.id, pair), metrics)
+        video = find_video(path / pair.id) or path / f"{pair.id}.mp4"
+        return score_files(pair, {EDITED: video}, metrics)
+    except InputError as error:  # a damaged record, or damaged scores of this pair
+        return failure(pair.id, str(error))
 
 
 def lost(run: Path, scores: pd.DataFrame) -> list[str]:
-    """Why finished edits of a run have no score. One that failed, or is under way, has no video to be missed."""
+    """Why edits of a run have no score. One that failed, or is under way, has no video to be missed."""
     unscored = failed(scores)
     unscored = unscored[(unscored.video == EDITED) & (unscored.metric == "")]
-    return [row.reason for row in unscored.itertuples() if FinishedEdit(run / "edits" / str(row.pair)).finished]
+    edits = [FinishedEdit(run / "edits" / pair) for pair in unscored.pair]
+    return [reason for reason, edit in zip(unscored.reason, edits) if edit.damage or edit.finished]
 
 
 @one_sentence()
@@ -152,10 +159,10 @@ def main() -> None:
     gone = []
     for path in paths:
         scores = score(path, overrides, options.trust)
-        console.print(means_table(str(path), scores))
+        console.print(means_table(str(path), scores, clips_of([path])))
         print_failures(console, scores)
         gone += lost(path, scores)
-    require(not gone, f"{len(gone)} finished edits can't be scored: {'; '.join(gone)}")
+    require(not gone, f"{len(gone)} edits can't be scored: {'; '.join(gone)}")
 
 
 if __name__ == "__main__":

@@ -6,17 +6,18 @@ is no value, else empty).
 """
 
 import io
+import math
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from assd.data.pairs import Footage, TextVideoPair
-from assd.data.video import read_video, stretch, to_bytes, to_pixels
+from assd.data.pairs import Canvas, Footage, TextVideoPair
+from assd.data.video import fill_masks, read_video, stretch, to_bytes, to_pixels
 from assd.errors import InputError, require
 from assd.files import write_text
 from assd.runs.directory import EditDirectory
@@ -38,16 +39,21 @@ def row(
 
 
 def score_case(pair: str, video: str, case: Case, metrics: Sequence[Metric]) -> list[dict]:
-    """The rows of one video. A metric that fails is a row with the reason: work already done is never lost to it."""
+    """The rows of one video. A metric that fails is a row with the reason: work already done is never lost to it.
+
+    NaN and infinity are no values: neither can be ranked, nor is there a mean with them.
+    """
     rows = []
     for metric in metrics:
         value, reason = None, ""
         try:
-            value = metric(case)
+            value = float(metric(case))
         except NoMeaning as why:
             reason = f"{NO_MEANING}{why}"
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
+        if value is not None and not math.isfinite(value):
+            value, reason = None, f"returned {value}"
         rows.append(row(pair, video, metric.name, metric.better, value, reason))
     return rows
 
@@ -58,47 +64,89 @@ def score_files(pair: TextVideoPair, files: dict[str, Path], metrics: Sequence[M
     A video that can't be read is a row with the reason, and so is a pair whose source can't.
     """
     try:
-        footage = in_bytes(pair.read(pair.canvas))
+        footage = pair.read(pair.canvas)
+        edits, unread = read_edits(files, footage)
+        footage = in_bytes(as_edited(pair, footage, edits), pair.canvas)
     except InputError as error:
         return failure(pair.id, str(error))
-    videos, rows = {SOURCE: footage.frames}, []
-    for name, file in files.items():
-        try:
-            videos[name] = read_like(file, footage)
-        except InputError as error:
-            rows.append(row(pair.id, name, reason=str(error)))
+    rows = [row(pair.id, name, reason=reason) for name, reason in unread.items()]
+    videos = {SOURCE: footage.frames} | {name: on_canvas(frames, footage) for name, frames in edits.items()}
     for name, frames in videos.items():
         case = Case(frames, pair.prompts, footage, videos.get(RECONSTRUCTION))
         rows += score_case(pair.id, name, case, metrics)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def in_bytes(footage: Footage) -> Footage:
-    """Source and true edit rounded as files hold them: of a video that equals the source every measure is perfect."""
+def read_edits(files: dict[str, Path], footage: Footage) -> tuple[dict[str, UInt8[Tensor, "n H W 3"]], dict[str, str]]:
+    """The videos that can be read, each at its own size, and why the others can't.
+
+    Of a longer one the frames are taken as the source's were: the first ones, or evenly spaced ones. The latter are the
+    nearest in time, up to half a step away where the edit itself is of evenly spaced frames.
+    """
+    edits, unread = {}, {}
+    for name, file in files.items():
+        try:
+            edits[name] = read_video(file, len(footage.frames), footage.first).frames
+        except InputError as error:
+            unread[name] = str(error)
+    return edits, unread
+
+
+def as_edited(pair: TextVideoPair, footage: Footage, edits: dict[str, UInt8[Tensor, "n H W 3"]]) -> Footage:
+    """The source as those who edited it saw it: on the edits' own canvas, where its aspect ratio is not the scores'.
+
+    An edit shows what was left when its source was cropped, and is cropped once more to be scored. A source that is
+    cropped to the scores' canvas at once shows more, and nothing in it lies where it lies in the edit. The editor crops
+    to the middle; other programs do so too, or keep the whole frame. One that squeezes the frame can't be told by its
+    videos' size: bring them back to the source's aspect ratio. What is stretched (FiVE-Bench) is all there at any size.
+
+    Raises InputError where the source can't be read on that canvas.
+    """
+    canvas = pair.canvas
+    for frames in edits.values():  # an edit and its reconstruction are of one size
+        height, width = frames.shape[1:3]
+        if not footage.stretch and height * canvas.width != width * canvas.height:
+            return pair.read(replace(canvas, height=height, width=width))
+    return footage
+
+
+def in_bytes(footage: Footage, canvas: Canvas) -> Footage:
+    """The footage rounded as files hold it, then brought to a canvas as edits are.
+
+    Of a video that equals the source every measure is then perfect.
+    """
+    same = footage.frames.shape[-2:] == (canvas.height, canvas.width)
+
+    def fitted(frames: Float[Tensor, "n 3 H W"] | None) -> Float[Tensor, "n 3 h w"] | None:
+        return None if frames is None else to_pixels(to_bytes(frames), canvas.height, canvas.width)
+
+    def fitted_masks(masks: Bool[Tensor, "n H W"] | None) -> Bool[Tensor, "n h w"] | None:
+        return None if masks is None else fill_masks(masks, canvas.height, canvas.width)
+
+    return replace(
+        footage,
+        frames=fitted(footage.frames),
+        masks=fitted_masks(footage.masks),
+        truth=fitted(footage.truth),
+        bystander=fitted_masks(footage.bystander),
+        flow=footage.flow if same else None,
+    )
+
+
+def on_canvas(frames: UInt8[Tensor, "n H W 3"], footage: Footage) -> Float[Tensor, "n 3 h w"]:
+    """A video at the size of the source, brought to it as the source was."""
     height, width = footage.frames.shape[-2:]
-
-    def rounded(frames: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 3 H W"]:
-        return to_pixels(to_bytes(frames), height, width)
-
-    truth = None if footage.truth is None else rounded(footage.truth)
-    return replace(footage, frames=rounded(footage.frames), truth=truth)
-
-
-def read_like(file: Path, footage: Footage) -> Float[Tensor, "n 3 H W"]:
-    """A video at the length and size of the source, brought to it as the source was."""
-    count, _, height, width = footage.frames.shape
-    frames = read_video(file, count).frames
     return to_pixels(stretch(frames, height, width) if footage.stretch else frames, height, width)
 
 
 def score_edit(folder: EditDirectory, metrics: Sequence[Metric]) -> pd.DataFrame:
-    """The scores of one pair of a run, kept in its folder; of one without result, the reason."""
+    """The scores of one pair of a run, kept in its folder beside those by other metrics; without result, the reason."""
     if not folder.finished:
         return failure(folder.pair.id, folder.reason or "not finished")
     files = {name: file for name in (RECONSTRUCTION, EDITED) if (file := folder.video(name, ".mkv"))}
     files.setdefault(EDITED, folder.path / f"{EDITED}.mkv")
     scores = score_files(folder.pair, files, metrics)
-    update_scores(folder.path, scores)
+    merge_scores(folder.path, scores)
     return read_scores(folder.path)
 
 
@@ -115,14 +163,23 @@ def failure(pair: str, reason: str) -> pd.DataFrame:
     return pd.DataFrame([row(pair, EDITED, reason=reason)], columns=COLUMNS)
 
 
-def update_scores(folder: Path, scores: pd.DataFrame, without_result: Collection[str] = ()) -> None:
-    """Merges rows into `folder`/scores.csv, which several jobs may do.
+def update_scores(folder: Path, scores: pd.DataFrame) -> None:
+    """Puts all that is known of some pairs into a run's scores.csv, where those of other pairs stay.
 
-    without_result  ids of pairs whose earlier rows go: they belong to something else than what is asked for now
+    Earlier rows of these pairs go: an edit that was removed leaves nothing behind, not even when it was made again.
+    Whatever was measured of an edit that is still there lies in its own folder.
+    """
+    merge_scores(folder, scores, gone=list(scores.pair))
+
+
+def merge_scores(folder: Path, scores: pd.DataFrame, gone: Collection[str] = ()) -> None:
+    """Merges rows by pair, video and metric into `folder`/scores.csv, which several jobs may do.
+
+    gone  ids of pairs whose earlier rows go: what they measured is no longer there
     """
     with briefly_alone(folder):
         before = read_scores(folder) if (folder / SCORES_CSV).is_file() else pd.DataFrame(columns=COLUMNS)
-        before = before[~before.pair.isin(list(without_result))]
+        before = before[~before.pair.isin(list(gone))]
         write_text(folder / SCORES_CSV, merged(before, scores).to_csv(index=False))
 
 

@@ -1,15 +1,15 @@
 """Tables from any number of runs: `python -m evaluation.tables RUNS... [--format md|latex|csv|html] [--paper]`.
 
 One row per method: runs that differ in their seed alone are one row, each pair's value the mean over seeds. A cell is
-the mean over pairs with its 95 % bootstrap interval. The unedited source is always a row. With `--reference`, a second
-table has the paired differences to one row. Best values are bold, second best underlined (in Markdown, italic), ranked
-on the pairs that every method has.
+the mean over pairs with its 95 % bootstrap interval, pairs on one clip drawn together. The unedited source is always a
+row. With `--reference`, a second table has the paired differences to one row. Best values are bold, second best
+underlined (in Markdown, italic), ranked on the pairs that every method has.
 """
 
 import argparse
 import html
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +96,7 @@ def render(summary: pd.DataFrame, form: str, reference: str | None = None, notes
     """The table as text; with a reference, the differences below it. `csv` is the tidy table itself."""
     if form == "csv":
         return summary.to_csv(index=False)
-    parts = [render_one(summary, form)]
+    parts = [render_one(summary, form) if len(summary) else heading("No method has any value.", form)]
     if reference is not None and DIFFERENCE[0] in summary:
         parts.append(render_differences(summary, form, f"Paired difference to {reference}"))
     if "pairs" in summary and summary[summary.pairs > 0].groupby("metric").pairs.nunique().gt(1).any():
@@ -106,8 +106,10 @@ def render(summary: pd.DataFrame, form: str, reference: str | None = None, notes
 
 def render_differences(summary: pd.DataFrame, form: str, title: str) -> str:
     """The paired differences to the method that `summarize` took for reference, under a line that says to which."""
-    differences = render_one(summary[summary.difference.notna()], form, DIFFERENCE)
-    return f"{heading(title, form)}\n\n{differences}"
+    compared = summary[summary.difference.notna()]
+    if compared.empty:
+        return heading(f"{title}: no other method has a pair with it.", form)
+    return f"{heading(title, form)}\n\n{render_one(compared, form, DIFFERENCE)}"
 
 
 def heading(text: str, form: str) -> str:
@@ -125,16 +127,20 @@ def render_one(summary: pd.DataFrame, form: str, columns: tuple[str, str, str] =
         return latex.replace("↑", r"$\uparrow$").replace("↓", r"$\downarrow$")
     if form == "html":
         return layout(summary, html.escape, MARKS[form], columns).to_html(escape=False, border=0)
-    return layout(summary, lambda text: text.replace("|", r"\|"), MARKS[form], columns).to_markdown()
+    table = layout(summary, lambda text: text.replace("|", r"\|"), MARKS[form], columns)
+    return table.to_markdown(disable_numparse=True)
 
 
-def means_table(title: str, scores: pd.DataFrame) -> Table:
-    """Means over pairs of the unedited source, its reconstruction, and the edits with their interval."""
+def means_table(title: str, scores: pd.DataFrame, clips: Mapping[str, str]) -> Table:
+    """Means over pairs of the unedited source, its reconstruction, and the edits with their interval.
+
+    clips  of pairs, as `clips_of` has them
+    """
     pairs, scored = scores.pair.nunique(), values(scores)
     videos = [video for video in ("source", "reconstruction") if (scored.video == video).any()]
     table = Table("metric", *videos, "edited [95 % interval]", "pairs", title=Text(title), title_justify="left")
     for (metric, better), rows in scored.groupby(["metric", "better"], sort=False):
-        by_video = {video: intervals.mean(part.value) for video, part in rows.groupby("video")}
+        by_video = {video: intervals.mean(part.set_index("pair").value, clips) for video, part in rows.groupby("video")}
         if EDITED not in by_video:
             continue
         others = [

@@ -191,10 +191,11 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for assd.run")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="at least two, for there are quartiles")
     parser.add_argument("--only", default="", help="the rows whose names contain this")
     parser.add_argument("--compiled", action="store_true", help="also a compiled U-Net, which takes minutes to compile")
     options = parser.parse_args()
+    require(options.rounds >= 2, f"--rounds must be >= 2, for there are quartiles; got {options.rounds}")
     cfg = composed([f"steps.distillation={STEPS}", *options.overrides])
     bench = Bench(instantiate(cfg.method, _convert_="all"), instantiate(cfg.image_model), cfg.seed)
     rows = own_rows(bench, cfg, options.compiled)

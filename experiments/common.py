@@ -17,14 +17,14 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
-from assd.config import by_key, composed
+from assd.config import by_key, composed, quoted
 from assd.data.pairs import Canvas, Footage, TextVideoPair
 from assd.data.video import read_video
 from assd.errors import InputError, require
 from assd.files import write_text
 from assd.runs import pictures
 from assd.runs.reader import FinishedEdit, run_overrides
-from assd.runs.sweep import add_run, begin_sweep, fail_run, read_sweep, sweep_runs
+from assd.runs.sweep import add_run, begin_sweep, fail_run, read_sweep, reason_of, sweep_runs
 from evaluation.report.sweep import SweepReport
 from evaluation.scores import SCORES_CSV, failed, read_scores, scored_runs
 
@@ -72,8 +72,9 @@ def sweep(output: Path, pairs: int, choices: Sequence[str], overrides: Sequence[
     scores.
     """
     run_sweep(output, pairs, choices, overrides)
-    reasons = read_sweep(output)["failed"]
-    refused = {run: reasons[run.name] for run in sweep_runs(output) if is_of_before(run, reasons.get(run.name))}
+    record = read_sweep(output)
+    reasons = {run: reason_of(record, run.name) for run in sweep_runs(output)}
+    refused = {run: reason for run, reason in reasons.items() if is_of_before(run, reason)}
     said = "; ".join(f"{run} is left out: {reason}" for run, reason in refused.items())
     runs = [run for run in sweep_runs(output) if run not in refused]
     require(bool(runs) or not refused, said)
@@ -108,7 +109,8 @@ def sweep_parts(output: Path, pairs: int, parts: Sequence[Sequence[str]], overri
 def run_sweep(output: Path, pairs: int, choices: Sequence[str], overrides: Sequence[str]) -> None:
     """See `sweep`."""
     limit = [f"dataset.limit={pairs}"] if "limit" in composed([*overrides]).dataset else []
-    command = [sys.executable, "-m", "assd.run", "--multirun", f"output={output}", *limit, *choices, *overrides]
+    typed = [f"output={quoted(str(output))}", *limit, *choices, *overrides]
+    command = [sys.executable, "-m", "assd.run", "--multirun", *typed]
     code = subprocess.run(command, check=False).returncode
     if code:
         print(f"the sweep ended with exit code {code}: going on with the runs that are there", file=sys.stderr)

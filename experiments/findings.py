@@ -7,7 +7,7 @@ import pandas as pd
 from evaluation import intervals
 from evaluation.comparison import PAPER_CSV, is_unedited
 
-FEWEST_PAIRS = 6  # of five, all agree by chance in one case of 16 (sign test: p = 0.06)
+FEWEST = 6  # pairs that differ: of five, all agree by chance in one case of 16 (sign test: p = 0.06)
 BETTER, WORSE, EQUAL, UNDECIDED = "better", "worse", "equal on every pair", "undecided"
 OPPOSITE = {BETTER: WORSE, WORSE: BETTER}
 COLUMNS = ["measure", "method", "verdict", "by", "pairs"]
@@ -16,22 +16,24 @@ COLUMNS = ["measure", "method", "verdict", "by", "pairs"]
 def metric_verdicts(summary: pd.DataFrame) -> pd.DataFrame:
     """A row per metric and method that edited: whether it is better or worse than the reference of `summarize`.
 
-    That is certain where the 95 % interval of the mean paired difference, `by`, excludes 0, over FEWEST_PAIRS or more.
+    That is certain where the 95 % interval of the mean paired difference, `by`, excludes 0, and at least FEWEST pairs
+    are `unequal`.
     """
     if "difference" not in summary:  # the reference edited nothing
-        return pd.DataFrame(columns=COLUMNS)
+        return pd.DataFrame(columns=[*COLUMNS, "unequal"])
     compared = summary[summary.difference.notna() & ~summary.method.map(is_unedited)]
     rows = [
-        (row.metric, row.method, verdict(row), difference(row), row.difference_pairs) for row in compared.itertuples()
+        (row.metric, row.method, verdict(row), difference(row), row.difference_pairs, row.difference_unequal)
+        for row in compared.itertuples()
     ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=[*COLUMNS, "unequal"])
 
 
 def verdict(row: Any) -> str:
     """Of one row of `summarize`."""
-    if row.difference_low == row.difference_high == 0:
+    if row.difference_unequal == 0:
         return EQUAL
-    if row.difference_pairs < FEWEST_PAIRS or row.difference_low <= 0 <= row.difference_high:
+    if row.difference_unequal < FEWEST or row.difference_low <= 0 <= row.difference_high:
         return UNDECIDED
     return BETTER if (row.difference > 0) == (row.better == "higher") else WORSE
 
@@ -73,11 +75,9 @@ def measure(name: str, rows: pd.DataFrame) -> str:
 
 def cautions(metrics: pd.DataFrame) -> list[str]:
     """Where the numbers are too few to say anything, and how many of the certain ones chance would give."""
-    few = metrics[metrics.pairs < FEWEST_PAIRS].measure.unique()
-    sentences = (
-        [f"Over fewer than {FEWEST_PAIRS} pairs nothing is called certain: {', '.join(few)}."] if len(few) else []
-    )
-    judged = metrics[(metrics.pairs >= FEWEST_PAIRS) & (metrics.verdict != EQUAL)]
+    judged, few = metrics[metrics.unequal >= FEWEST], metrics[metrics.unequal.between(1, FEWEST - 1)]
+    named = ", ".join(f"{measure} ({', '.join(rows.method)})" for measure, rows in few.groupby("measure", sort=False))
+    sentences = [f"Where fewer than {FEWEST} pairs differ nothing is called certain: {named}."] if named else []
     by_chance = round((1 - intervals.CONFIDENCE) * len(judged))
     if by_chance:
         sentences.append(f"Of {len(judged)} such intervals about {by_chance} would exclude 0 by chance alone.")

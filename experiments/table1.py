@@ -23,7 +23,7 @@ from assd.data.video import to_bytes
 from assd.errors import one_sentence, require
 from assd.runs import pictures
 from assd.runs.reader import edits_of
-from assd.runs.sweep import read_sweep
+from assd.runs.sweep import read_sweep, reason_of
 from evaluation.comparison import UNEDITED, collect, failures, summarize
 from evaluation.report import REPORT_HTML
 from evaluation.scores import COLUMNS, EDITED, SCORES_CSV, failure, row
@@ -65,7 +65,7 @@ def measured(folder: Path, pairs: Sequence[str]) -> pd.DataFrame:
     sweep = read_sweep(folder)
     parts = []
     for run, overrides in sweep["runs"].items():
-        label, reason = METHODS.get(method_of(overrides), method_of(overrides)), sweep["failed"].get(run)
+        label, reason = METHODS.get(method_of(overrides), method_of(overrides)), reason_of(sweep, run)
         parts.append(scores_of(folder / run, label, reason, pairs))
     scores = pd.concat(parts, ignore_index=True)
     return in_order(scores[scores.pair.isin(pairs)])

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from assd.config import NAME_LENGTH, checked, in_full, register, run_name, without
+from assd.config import NAME_LENGTH, checked, in_full, quoted, register, run_name, without
 from assd.errors import InputError, sentence
 from tests.compositions import CONF, configuration, plain
 
@@ -87,25 +89,52 @@ def test_recorded_overrides_compose_again(overrides):
     assert plain(kept, resolve=True) == plain(overrides, resolve=True)
 
 
+@pytest.mark.parametrize("text", ["outputs", "a, b [c] {d}: e=f", "it's", "back\\slash", "'", "\\", "a\\'b\\"])
+def test_a_quoted_text_comes_back(text):
+    """Whatever stands in it, Hydra reads the text that was meant."""
+    assert OverridesParser.create().parse_override(f"output={quoted(text)}").value() == text
+
+
 def test_run_names_are_readable() -> None:
     """A short command is its own run directory's name; nothing changed is called default."""
-    assert run_name("") == "default"
-    assert run_name("+ablation=no_waf,seed=1") == "ablation=no_waf,seed=1"
-    assert run_name("loss=[assd,joint_guidance]") == "loss=[assd,joint_guidance]"
+    assert run_name([]) == "default"
+    assert run_name(["seed=1", "+ablation=no_waf"]) == "ablation=no_waf,seed=1"
+    assert run_name(["loss=[assd,joint_guidance]"]) == "loss=[assd,joint_guidance]"
+
+
+@pytest.mark.parametrize(
+    "override", ["clip.device=cpu", "metric.warp_error.flow=raft", "~metric.psnr", "metric=[psnr]", "tracking.every=1"]
+)
+def test_what_changes_no_result_is_no_part_of_a_run(override):
+    """Neither is a key below such a one: the run directory is that of the command without it, and so is its record."""
+    composition = compose("config", overrides=["seed=1", override], return_hydra_config=True)
+    HydraConfig.instance().set_config(composition)
+    hydra_cfg = composition.hydra
+    assert (Path(hydra_cfg.run.dir).name, hydra_cfg.sweep.subdir) == ("seed=1", "seed=1")
+    incidental = hydra_cfg.job.config.override_dirname.exclude_keys
+    assert without(hydra_cfg.overrides.task, incidental) == ["seed=1"]
+
+
+def test_what_only_looks_like_such_a_key_is_part_of_a_run():
+    """One that begins alike, and one that stands within a value."""
+    for override in ("clips=3", "model.clip.device=cpu", "dataset.target_prompt='a cat,clip.device=[cpu],b'"):
+        assert run_name([override], ["clip"]) == run_name([override])
+        assert without([override], ["clip"]) == [override]
 
 
 def test_run_names_are_safe() -> None:
-    """A run directory's name is one folder of limited length, whatever stands in the command."""
-    for overrides in ("dataset.path=/a/b/../c d.mp4", "dataset.path='x:y*?'", "seed=1," * 200, "dataset.path=猫/é.mp4"):
-        name = run_name(overrides)
+    """A run directory's name is one folder of limited length in bytes, whatever stands in the command."""
+    commands = ["dataset.path=/a/b/../c d.mp4", "dataset.path='x:y*?'", "seed=1," * 200, "dataset.path=猫/é.mp4"]
+    for command in [*commands, "猫" * NAME_LENGTH, "é" * 60 + ",seed=2"]:
+        name = run_name([command])
         assert Path(name).name == name
         assert not set(name) & set(" /\\:*?'\"")
-        assert len(name) <= NAME_LENGTH + 10
+        assert len(name.encode()) <= NAME_LENGTH
 
 
 def test_seeds_of_a_long_command_differ_in_the_seed_alone() -> None:
     """A hash stands for all but the seed, so that tables can tell that it is one method."""
-    first, second = (run_name(f"dataset.source_prompt='a cat',seed={seed}") for seed in (1, 2))
+    first, second = (run_name(["dataset.source_prompt='a cat'", f"seed={seed}"]) for seed in (1, 2))
     assert first.removesuffix(",seed=1") == second.removesuffix(",seed=2") != first
 
 
@@ -113,6 +142,6 @@ def test_run_names_tell_commands_apart() -> None:
     """Commands that look alike when cut or cleaned still get different names, and the same command the same one."""
     long = "dataset.target_prompt=" + "a very " * 30
     commands = ["path=a/b", "path=a_b", "path=a b", "path=a:b", long + "red cat", long + "blue cat"]
-    names = [run_name(command) for command in commands]
+    names = [run_name([command]) for command in commands]
     assert len(set(names)) == len(commands)
-    assert names == [run_name(command) for command in commands]
+    assert names == [run_name([command]) for command in commands]

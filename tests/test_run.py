@@ -16,9 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from assd.data.video import read_video
+from assd.runs.lock import one_writer
 from evaluation import intervals
 from evaluation.scores import read_scores
-from tests.commands import PAIR, QUICK, Outcome, edit_folders, latents, record, start, steps, wait
+from tests.commands import PAIR, QUICK, Outcome, contents, edit_folders, latents, record, start, steps, wait
 
 pytestmark = pytest.mark.end_to_end
 
@@ -207,3 +209,20 @@ def test_what_never_changes_a_result_may_differ(two_runs: tuple[Path, Path], ass
     assert outcome.code == 0, outcome.text
     assert edit_folders(two_runs[1]) == [folder]
     assert folder.joinpath("edit.json").stat().st_mtime_ns == before
+    edited = read_video(folder / "edited.mkv", None).frames
+    assert torch.equal(read_video(folder / "edited", None).frames, edited)
+    assert len(list((folder / "source").iterdir())) == len(edited)
+
+
+def test_a_pair_of_another_job_keeps_its_scores(assd: Callable[..., Outcome], tmp_path: Path) -> None:
+    """It is said to be busy, and who holds it; neither its folder nor a row of the run's scores is touched."""
+    command = [f"output={tmp_path}", "dataset.limit=2", "steps.distillation=1"]
+    assert assd(*command).code == 0
+    first, busy = edit_folders(tmp_path)
+    scores, before = read_scores(first.parent.parent), contents(busy)
+    with one_writer(busy):
+        outcome = assd(*command)
+    assert outcome.code == 1
+    assert outcome.says("1 of 2 pairs were left to another job", f"{busy} is being written by", "busy")
+    assert read_scores(first.parent.parent).equals(scores)
+    assert contents(busy) == before

@@ -1,12 +1,14 @@
 """Sweeps: several runs of one command."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from assd.config import composed
 from evaluation.comparison import collect, failures, summarize
 from tests.commands import PAIR, QUICK, edit_folders, start, wait
 
@@ -53,3 +55,21 @@ def test_runs_side_by_side_are_runs_one_after_another(tmp_path: Path) -> None:
     assert len(files) == 4
     for file in files:
         assert file.read_bytes() == (tmp_path / "together" / file.relative_to(tmp_path / "alone")).read_bytes()
+
+
+def test_a_sweep_goes_into_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An experiment's folder may have commas, brackets and spaces in its name: Hydra reads what was meant."""
+    from experiments import common  # noqa: PLC0415
+
+    commands = []
+
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(common.subprocess, "run", run)
+    output = tmp_path / "lambda [0.5, 1], it's"
+    common.run_sweep(output, 2, ["+ablation=full"], ["seed=1"])
+    ((*_, multirun, to, limit, choice, seed),) = commands
+    assert (multirun, limit, choice, seed) == ("--multirun", "dataset.limit=2", "+ablation=full", "seed=1")
+    assert composed([to]).output == str(output)

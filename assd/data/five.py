@@ -189,7 +189,7 @@ def read_entry(root: Path, video: str, canvas: Canvas) -> Footage:
     height, width = canvas.height, canvas.width
     masks = stretch(read_object(root / MASKS / video, files)[..., None].byte(), height, width, "nearest-exact")
     pixels = to_pixels(stretch(frames, height, width), height, width)
-    return Footage(pixels, FOLDER_FPS, masks[..., 0].bool(), stretch=True)
+    return Footage(pixels, FOLDER_FPS, masks[..., 0].bool(), stretch=True, first=True)
 
 
 def read_object(folder: Path, frames: Sequence[Path]) -> Bool[Tensor, "n H W"]:

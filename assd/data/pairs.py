@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from assd.data.video import fill, frame_files, read_masks, read_video, to_pixels
+from assd.data.video import fill_masks, frame_files, read_masks, read_video, to_pixels
 from assd.errors import InputError, require
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class Footage:
     bystander  the mask of a second object, which no prompt names and no edit may touch, where the video has one
     flow     the true optical flow from each frame to the next, in pixels (x, y), where it is known; m = n - 1
     stretch  whether the video was brought to the canvas by stretching, as edits then are too; else it was cropped
+    first    whether these are the video's first frames, as an edit's then are too; else they are evenly spaced
     """
 
     frames: Float[Tensor, "n 3 H W"]
@@ -72,6 +73,7 @@ class Footage:
     bystander: Bool[Tensor, "n H W"] | None = None
     flow: Float[Tensor, "m 2 H W"] | None = None
     stretch: bool = False
+    first: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def file_footage(path: Path, masks: Path | None, changes: str, canvas: Canvas) -
     """A video file or a folder of frames; `masks` a folder of DAVIS annotations."""
     count, height, width = canvas.num_frames, canvas.height, canvas.width
     source = read_video(path, count)
-    fitted = fill(read_masks(masks, count)[:, None].float(), height, width)[:, 0] >= 0.5 if masks else None
+    fitted = fill_masks(read_masks(masks, count), height, width) if masks else None
     return Footage(to_pixels(source.frames, height, width), source.fps, fitted, changes=changes)
 
 

@@ -1,5 +1,7 @@
 """Video in and out: PyAV for files, folders of frames as they are, uint8 RGB at this edge of the program."""
 
+import contextlib
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -53,19 +55,30 @@ def evenly_spaced(available: int, wanted: int, path: Path) -> list[int]:
     return np.linspace(0, available - 1, wanted).round().astype(int).tolist()
 
 
-def read_video(path: Path, num_frames: int | None) -> Video:
+def chosen(available: int, wanted: int | None, first: bool, path: Path) -> list[int]:
+    """The numbers of so many frames (None: all), evenly spaced, or the `first` ones."""
+    spaced = evenly_spaced(available, wanted or available, path)
+    return [*range(len(spaced))] if first else spaced
+
+
+def read_video(path: Path, num_frames: int | None, first: bool = False) -> Video:
     """`num_frames` evenly spaced frames (None: all) of a video file or of a folder of frames, and their rate.
+
+    first  take the first frames instead
+
+    Frames stand upright, as players show them. Pixels are taken for square: of a file that says otherwise
+    (anamorphic), frames are as wide as they are stored.
 
     Raises InputError when there is no such file, it is no video, or it has fewer frames.
     """
     require(path.exists(), f"{path} does not exist (looked from {Path.cwd()})")
     require(path.is_file() or path.is_dir(), f"{path} is neither a file nor a folder: give one of them")
-    frames, fps = (read_folder if path.is_dir() else read_file)(path, num_frames)
+    frames, fps = (read_folder if path.is_dir() else read_file)(path, num_frames, first)
     require_one_size(frames, path)
     return Video(torch.from_numpy(np.stack(frames)), fps)
 
 
-def read_file(path: Path, num_frames: int | None) -> tuple[list[np.ndarray], float]:
+def read_file(path: Path, num_frames: int | None, first: bool) -> tuple[list[np.ndarray], float]:
     """Decodes the file once to count its frames, since headers lie, and once to keep the wanted ones."""
     address = str(path.absolute())  # `12:30.mp4` would be taken for a protocol
     try:
@@ -74,18 +87,18 @@ def read_file(path: Path, num_frames: int | None) -> tuple[list[np.ndarray], flo
             rate = container.streams.video[0].average_rate or Fraction(FOLDER_FPS)
             count = sum(1 for _ in container.decode(video=0))
         require(count > 0, f"{path} holds no frame that can be decoded: the file is empty or cut off")
-        wanted = evenly_spaced(count, num_frames or count, path)
+        wanted = chosen(count, num_frames, first, path)
         with av.open(address, **OPENED) as container:
-            chosen = set(wanted)
-            kept = {i: upright(f) for i, f in enumerate(container.decode(video=0)) if i in chosen}
+            needed = set(wanted)
+            kept = {i: upright(f) for i, f in enumerate(container.decode(video=0)) if i in needed}
     except (av.FFmpegError, UnicodeError) as error:
         said = getattr(error, "strerror", error)
         raise InputError(
             f"{path} can't be read as a video ({said}): it may be cut off, empty, or of another kind. "
             f"Known are {', '.join(VIDEO_SUFFIXES)} and folders of {', '.join(FRAME_SUFFIXES)}"
         ) from error
-    require(len(kept) == len(set(wanted)), f"{path} is damaged: it gives other frames each time. Get it again")
-    return [kept[i] for i in wanted], sampled_rate(float(rate), count, len(wanted))
+    require(len(kept) == len(needed), f"{path} is damaged: it gives other frames each time. Get it again")
+    return [kept[i] for i in wanted], sampled_rate(float(rate), wanted)
 
 
 def upright(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
@@ -94,16 +107,26 @@ def upright(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def frame_files(path: Path) -> list[Path]:
-    """The pictures in a folder, by name."""
-    return sorted(file for file in path.iterdir() if file.suffix.lower() in FRAME_SUFFIXES)
+    """The pictures in a folder by name, in which numbers count as numbers: 2.png comes before 10.png."""
+    return sorted((file for file in path.iterdir() if file.suffix.lower() in FRAME_SUFFIXES), key=in_numbers)
 
 
-def read_folder(path: Path, num_frames: int | None) -> tuple[list[np.ndarray], float]:
-    """Frames named in order, as DAVIS has them."""
+def in_numbers(file: Path) -> tuple[list[str | int], str]:
+    """What files are sorted by: the name in texts and numbers by turns, then the name itself.
+
+    >>> in_numbers(Path("take2-007.png"))
+    (['take', 2, '-', 7, ''], 'take2-007.png')
+    """
+    parts = re.split(r"(\d+)", file.stem)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], file.name
+
+
+def read_folder(path: Path, num_frames: int | None, first: bool) -> tuple[list[np.ndarray], float]:
+    """Frames numbered in order, with leading zeros, as DAVIS has them, or without."""
     files = frame_files(path)
     require(bool(files), f"{path} holds no frames ({', '.join(FRAME_SUFFIXES)})")
-    wanted = evenly_spaced(len(files), num_frames or len(files), path)
-    return [in_colour(open_image(files[i])) for i in wanted], sampled_rate(FOLDER_FPS, len(files), len(wanted))
+    wanted = chosen(len(files), num_frames, first, path)
+    return [in_colour(open_image(files[i])) for i in wanted], sampled_rate(FOLDER_FPS, wanted)
 
 
 def read_masks(path: Path, num_frames: int) -> Bool[Tensor, "n H W"]:
@@ -127,7 +150,7 @@ def require_one_size(frames: list[np.ndarray], path: Path) -> None:
 
 
 def open_image(path: Path) -> Image.Image:
-    """An image file, or an InputError that names it."""
+    """An image file, upright as its EXIF says, or an InputError that names it."""
     require(path.is_file(), f"{path} is no file: a folder of frames holds pictures alone")
     try:
         with warnings.catch_warnings():
@@ -138,6 +161,8 @@ def open_image(path: Path) -> Image.Image:
         raise InputError(f"{path} claims to be larger than any frame ({error}): give smaller frames") from error
     except Exception as error:  # decoders' own errors have no common ancestor
         raise InputError(f"{path} can't be read as an image ({error}): get it again") from error
+    with contextlib.suppress(Exception):  # EXIF that is damaged turns nothing, as in viewers
+        ImageOps.exif_transpose(image, in_place=True)
     return image
 
 
@@ -148,9 +173,9 @@ def in_colour(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     return np.asarray(image.convert("RGB"))
 
 
-def sampled_rate(fps: float, available: int, wanted: int) -> float:
-    """The rate at which evenly spaced frames last as long as the whole video did."""
-    return fps * (wanted - 1) / (available - 1) if wanted > 1 else fps
+def sampled_rate(fps: float, wanted: list[int]) -> float:
+    """The rate at which frames of these numbers last as long as from the first to the last of them in the video."""
+    return fps * (len(wanted) - 1) / (wanted[-1] - wanted[0]) if len(wanted) > 1 else fps
 
 
 @dataclass(frozen=True)
@@ -209,6 +234,11 @@ def fill(
     size = [max(height, int(old_height * scale)), max(width, int(old_width * scale))]  # as torchvision cuts it
     resized = v2.functional.resize(frames, size, v2.InterpolationMode(interpolation), antialias=True)
     return v2.functional.center_crop(resized, [height, width])
+
+
+def fill_masks(masks: Bool[Tensor, "n H W"], height: int, width: int) -> Bool[Tensor, "n h w"]:
+    """Masks resized and cropped as `fill` does it: a pixel counts where at least half of it did."""
+    return fill(masks[:, None].float(), height, width)[:, 0] >= 0.5
 
 
 def stretch(

@@ -29,7 +29,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from assd.data.pairs import Footage, TextVideoPair
-from assd.data.video import to_bytes, write_frames, write_video
+from assd.data.video import read_video, to_bytes, write_frames, write_video
 from assd.errors import DivergedError, require
 from assd.files import aside, remove_partial, write_json, write_text
 from assd.methods.method import Checkpoint, Edit
@@ -47,6 +47,8 @@ from assd.runs.reader import (
     edits_of,
     read_config,
 )
+
+RESULT = ("method", "dataset", "seed")  # of the configuration: with what they read, resolved, they make the result
 
 
 @dataclass(frozen=True)
@@ -177,8 +179,22 @@ class EditDirectory(FinishedEdit):
         self._write_record(FINISHED, seed=identity["seed"], **cost.rounded(), fps=footage.fps, identity=identity)
         self._checkpoint.unlink(missing_ok=True)
 
+    def add_frames(self, footage: Footage) -> None:
+        """Writes the PNG frames of source and edit that are missing of a pair which was finished without them.
+
+        Raises InputError when edited.mkv, which has the edit's, can't be read.
+        """
+
+        def is_missing(name: str) -> bool:
+            return len(list((self.path / name).glob("*.png"))) < len(footage.frames)
+
+        if is_missing("source"):
+            write_frames(self.path / "source", to_bytes(footage.frames))
+        if is_missing("edited"):
+            write_frames(self.path / "edited", read_video(self.path / "edited.mkv", None).frames)
+
     def fail(self, error: Exception, seed: int) -> None:
-        """Keeps the reason. A result that is there stays."""
+        """Keeps the reason, of a pair that nobody else writes. A result that is there stays."""
         if not self.finished:
             self._write_record(FAILED, seed=seed, reason=str(error))
 
@@ -213,7 +229,7 @@ def check_finite(edit: Edit, pair: str) -> None:
 
 
 def result_keys(cfg: DictConfig, incidental: Sequence[str]) -> dict[str, object]:
-    """The configuration's leaves by dotted name, without those that never change a result."""
+    """The leaves by dotted name of what makes the result, without those that never change it."""
     leaves: dict[str, object] = {}
 
     def walk(node: object, name: str) -> None:
@@ -225,7 +241,7 @@ def result_keys(cfg: DictConfig, incidental: Sequence[str]) -> dict[str, object]
         elif not name.endswith(".device"):
             leaves[name] = node
 
-    walk(OmegaConf.to_container(cfg), "")
+    walk(OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(RESULT))), "")
     return leaves
 
 

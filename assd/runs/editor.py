@@ -22,13 +22,13 @@ from rich.text import Text
 from safetensors import SafetensorError
 
 from assd.data.pairs import Footage, TextVideoPair
-from assd.errors import DivergedError, InputError, NotHereError, require
+from assd.errors import EXPECTED, DivergedError, InputError, NotHereError, require
 from assd.files import write_text
 from assd.methods.method import Checkpoint, Method, Request
 from assd.runs.cost import Meter
 from assd.runs.directory import EditDirectory, RunDirectory
 from assd.runs.interrupt import Stop, Stopped
-from assd.runs.lock import one_writer
+from assd.runs.lock import BusyError, one_writer
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,10 @@ class Editor:
     device       where the method's networks are
     on_steps     receives a pair's id and the curves of its last steps
     on_finished  receives the folder of each pair that is finished
-    problems  by id: why a pair has no result in this run
-    failed    the ids among them; a pair whose video is not on this machine is left out and is no failure
+    problems  by id: why a pair has no result in this run, or no scores
+    busy      the ids among them that another job is at: nothing is written about these
+    unscored  the ids among them that are finished, and could not be scored
+    failed    the ids among the others; a pair whose video is not on this machine is left out and is no failure
     diverged  the ids among these whose numbers became NaN or Inf: the same command would end in the same way
     """
 
@@ -54,6 +56,8 @@ class Editor:
     on_steps: Callable[[str, list[dict[str, Any]]], None]
     on_finished: Callable[[EditDirectory], None]
     problems: dict[str, str] = field(default_factory=dict)
+    busy: list[str] = field(default_factory=list)
+    unscored: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     diverged: list[str] = field(default_factory=list)
 
@@ -71,7 +75,7 @@ class Editor:
                 self.attempt(folders, bars)
                 for folder in folders:
                     if folder.pair.id not in self.problems:
-                        self.on_finished(folder)
+                        self.hand_on(folder)
 
     def groups(self, pairs: list[TextVideoPair]) -> Iterator[list[EditDirectory]]:
         """Pairs that one call can edit: same clip and source prompt, and as far done; in order, when each is alone."""
@@ -90,42 +94,65 @@ class Editor:
 
     def attempt(self, folders: list[EditDirectory], bars: Progress) -> None:
         """Edits a group, each pair alone where one of them spoils it; notes why a pair failed."""
-        try:
-            with contextlib.ExitStack() as stack:
-                for folder in folders:
-                    stack.enter_context(one_writer(folder.path))
-                self.edit(folders, bars)
+        with contextlib.ExitStack() as held:
+            failure = hold(folders, held) or self.failure_of(folders, bars)
+        if failure is None:
             return
+        if len(folders) > 1:
+            for folder in folders:
+                self.attempt([folder], bars)
+            return
+        self.note(folders[0].pair.id, failure)
+
+    def failure_of(self, folders: list[EditDirectory], bars: Progress) -> Exception | None:
+        """Edits a group that nobody else writes into. What went wrong is kept in the folder of a pair that is alone."""
+        try:
+            self.edit(folders, bars)
+            return None
         except Stopped:
             raise
         except Exception as error:
             failure = explained(error, folders[0])
         torch.cuda.empty_cache()  # here, where no traceback holds the tensors of the attempt any more
-        if len(folders) > 1:
-            for folder in folders:
-                self.attempt([folder], bars)
-            return
-        (folder,) = folders
-        with contextlib.suppress(OSError, InputError):  # a full disk, or a record that is damaged
-            folder.fail(failure, self.seed)
-        self.note(folder.pair.id, failure)
+        if len(folders) == 1:
+            with contextlib.suppress(OSError, InputError):  # a full disk, or a record that is damaged
+                folders[0].fail(failure, self.seed)
+        return failure
+
+    def hand_on(self, folder: EditDirectory) -> None:
+        """A finished pair, to be scored. What may be expected to go wrong then is a problem of this pair alone."""
+        try:
+            self.on_finished(folder)
+        except EXPECTED as error:
+            self.unscored.append(folder.pair.id)
+            self.say(folder.pair.id, explained(error, folder))
 
     def note(self, pair: str, failure: Exception) -> None:
         """Remembers why a pair has no result, and says so."""
-        self.problems[pair] = str(failure)
         if not isinstance(failure, NotHereError):
-            self.failed.append(pair)
+            (self.busy if isinstance(failure, BusyError) else self.failed).append(pair)
         if isinstance(failure, DivergedError):
             self.diverged.append(pair)
-        self.console.print(Text(f"{pair}: {failure}", style="red"))
+        self.say(pair, failure)
+
+    def say(self, pair: str, problem: Exception) -> None:
+        """Keeps a pair's problem, and prints it."""
+        self.problems[pair] = str(problem)
+        self.console.print(Text(f"{pair}: {problem}", style="red"))
 
     def edit(self, folders: list[EditDirectory], bars: Progress) -> None:
-        """Pairs of one clip from its frames, or their last checkpoints, to their files; finished ones are checked."""
+        """Pairs of one clip from its frames, or their last checkpoints, to their files.
+
+        Finished ones are checked, and given the PNG frames that are asked for now and were not then.
+        """
         first = folders[0].pair
         footage = first.read(self.method.canvas)
         for folder in folders:
             folder.check_belongs(folder.identity(footage, self.seed))
-        if folders[0].finished:
+            if folder.finished and self.save_frames:
+                folder.add_frames(footage)
+        folders = [folder for folder in folders if not folder.finished]
+        if not folders:
             return
         meters = [Meter(self.device, folder.spent, len(folders)) for folder in folders]
         requests = [self.request(folder, footage, meter) for folder, meter in zip(folders, meters)]
@@ -158,6 +185,16 @@ class Editor:
         return Request(folder.pair.prompts.target, folder.pair.options, folder.resume(), checkpoint)
 
 
+def hold(folders: list[EditDirectory], held: contextlib.ExitStack) -> Exception | None:
+    """Keeps others out of the folders until `held` is left; who is there already, or why it can't be done."""
+    try:
+        for folder in folders:
+            held.enter_context(one_writer(folder.path))
+        return None
+    except (InputError, OSError) as error:
+        return explained(error, folders[0])
+
+
 def explained(error: Exception, folder: EditDirectory) -> Exception:
     """What an error means for a pair, without the traceback, which holds the tensors of the attempt.
 
@@ -178,12 +215,13 @@ def explained(error: Exception, folder: EditDirectory) -> Exception:
 
 
 def summary_of(editor: Editor, count: int) -> str:
-    """How many pairs failed, and what to do about it."""
+    """How many pairs have no result or no scores, and what to do about it; nothing where all have both."""
     again = [pair for pair in editor.failed if pair not in editor.diverged]
-    advice = ["The same command tries the failed ones again"] if again else []
-    if editor.diverged:
-        advice.append(f"With the same settings {', '.join(editor.diverged)} would diverge again: see what they say")
-    return (
-        f"{len(editor.failed)} of {count} pairs could not be edited ({', '.join(editor.failed)}); the others are kept. "
-        f"{'. '.join(advice)}"
-    )
+    sentences = [
+        (editor.failed, "{n} of {count} pairs could not be edited ({ids}); the others are kept"),
+        (again, "The same command tries the failed ones again"),
+        (editor.diverged, "With the same settings {ids} would diverge again: see what they say"),
+        (editor.busy, "{n} of {count} pairs were left to another job ({ids}): when it ends, the same command goes on"),
+        (editor.unscored, "{n} of {count} pairs could not be scored ({ids}): their edits are kept, see what they say"),
+    ]
+    return ". ".join(text.format(n=len(ids), count=count, ids=", ".join(ids)) for ids, text in sentences if ids)

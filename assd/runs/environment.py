@@ -1,4 +1,4 @@
-"""What a later reader needs to repeat a run: the command, the code and the machine."""
+"""What a later reader wants to know of a run beside its overrides: the code, the machine, and how it was started."""
 
 import datetime
 import importlib.metadata
@@ -25,7 +25,7 @@ PACKAGES = (
 
 
 def environment(device: torch.device) -> dict:
-    """Command, commit, date, versions and device."""
+    """Commit, date, versions, device, and the command that started this process: of a cluster's job, its launcher's."""
     return {
         "command": sys.argv,
         "commit": commit(),

@@ -17,18 +17,22 @@ from assd.files import write_json
 WAIT_SECONDS = 60
 
 
+class BusyError(InputError):
+    """Another program writes there already. The message says who."""
+
+
 @contextlib.contextmanager
 def one_writer(folder: Path, part: str = "") -> Iterator[None]:
     """Within it no other program may write into the folder; of a run that several jobs share, into the same part of it.
 
-    Raises InputError when another one does already, which says who.
+    Raises BusyError when another one does already.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock, writer = FileLock(folder / f".lock{part}"), folder / f".writer{part}.json"
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise InputError(
+        raise BusyError(
             f"{folder} is being written by {holder(writer)}: wait until it ends, or give this run another folder "
             f"with output=..."
         ) from None

@@ -62,6 +62,12 @@ class FinishedEdit:
         return self.path.name
 
     @property
+    def clip(self) -> str | None:
+        """The video that it edits, of which there may be other pairs; None where its record doesn't say."""
+        clip = self.record.get("identity", {}).get("clip")
+        return clip if isinstance(clip, str) else None
+
+    @property
     def prompts(self) -> Prompts:
         """Source and target prompt."""
         return Prompts(self.record["source_prompt"], self.record["target_prompt"])
@@ -138,6 +144,12 @@ def read_dataset(run: Path) -> Mapping:
     dataset = read_config(run / CONFIG_YAML).get("dataset", {})
     require(isinstance(dataset, Mapping), f"{run / CONFIG_YAML}: dataset must be a group of keys: restore it")
     return dataset
+
+
+def kept_options(run: Path) -> dict[str, object]:
+    """What a run's command said of its dataset that is no part of the run's name: how many pairs, and where."""
+    dataset = read_dataset(run)
+    return {f"dataset.{key}": dataset[key] for key in ("limit", "root") if dataset.get(key) is not None}
 
 
 def is_run(path: Path) -> bool:

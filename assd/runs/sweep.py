@@ -4,7 +4,7 @@ Jobs anywhere on a cluster add themselves to it.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from assd.errors import InputError
@@ -12,6 +12,7 @@ from assd.files import write_json
 from assd.runs.lock import briefly_alone
 
 SWEEP_JSON = "sweep.json"
+OF_SHARD = " (dataset.shard="  # between a run's name and its shard's number
 
 
 def begin_sweep(folder: Path, overrides: Sequence[str]) -> None:
@@ -21,21 +22,36 @@ def begin_sweep(folder: Path, overrides: Sequence[str]) -> None:
         write_json(folder / SWEEP_JSON, {"overrides": list(overrides), "runs": {}, "failed": {}})
 
 
-def add_run(folder: Path, run: str, overrides: Sequence[str]) -> None:
-    """Adds a run, a folder below `folder`, with the overrides that set it apart."""
+def add_run(folder: Path, run: str, overrides: Sequence[str], shard: str | None = None) -> None:
+    """Adds a run, a folder below `folder`, with the overrides that set it apart, or a shard's job of it."""
     with briefly_alone(folder):
         sweep = read_sweep(folder)
         sweep["runs"][run] = list(overrides)
-        sweep["failed"].pop(run, None)
+        sweep["failed"].pop(job_name(run, shard), None)
         write_json(folder / SWEEP_JSON, sweep)
 
 
-def fail_run(folder: Path, run: str, reason: str) -> None:
-    """Keeps why a run failed, or some of its pairs did, until it begins again."""
+def fail_run(folder: Path, run: str, reason: str, shard: str | None = None) -> None:
+    """Keeps why a run failed, or some of its pairs did, until it begins again; of a run in shards, why each did."""
     with briefly_alone(folder):
         sweep = read_sweep(folder)
-        sweep["failed"][run] = reason
+        sweep["failed"][job_name(run, shard)] = reason
         write_json(folder / SWEEP_JSON, sweep)
+
+
+def job_name(run: str, shard: str | None) -> str:
+    """Under which a reason is kept: several jobs may share a run. No run is called so.
+
+    >>> job_name("default", "1/4")
+    'default (dataset.shard=1/4)'
+    """
+    return f"{run}{OF_SHARD}{shard})" if shard else run
+
+
+def reason_of(sweep: Mapping, run: str) -> str | None:
+    """Why a run of a sweep failed, or shards of it did; None where nothing is known."""
+    reasons = [reason for job, reason in sweep["failed"].items() if job.partition(OF_SHARD)[0] == run]
+    return "; ".join(dict.fromkeys(reasons)) or None
 
 
 def sweep_runs(folder: Path) -> list[Path]:

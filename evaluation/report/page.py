@@ -15,8 +15,18 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from assd.config import in_full, quoted
 from assd.errors import InputError, require
-from assd.runs.reader import CONFIG_YAML, ENVIRONMENT_JSON, FinishedEdit, edits_of, is_run, read_environment
+from assd.runs.reader import (
+    CONFIG_YAML,
+    ENVIRONMENT_JSON,
+    FinishedEdit,
+    edits_of,
+    is_run,
+    kept_options,
+    read_environment,
+    run_overrides,
+)
 from evaluation import intervals
 from evaluation.comparison import by_row, collect, failures, ordered, summarize
 from evaluation.scores import EDITED, SCORES_CSV, values
@@ -101,14 +111,27 @@ def read_run(path: Path) -> Run:
             f"{path} is no run directory: it has no {CONFIG_YAML} of its own. Run directories lie in outputs/"
         )
     environment = read_environment(path)
-    said = environment.pop("command", [""])
+    command = repeating(path, environment)
+    shown = {key: value for key, value in environment.items() if key != "command"}
+    config = (path / CONFIG_YAML).read_text(encoding="utf-8")
+    return Run(path.resolve().name, command, json.dumps(shown, indent=2), config)
+
+
+def repeating(path: Path, environment: dict[str, Any]) -> str:
+    """The command that repeats a whole run, whatever launched it, and in whatever shards.
+
+    Of a run of an earlier version, which kept no overrides, it is the one that started it. Raises InputError where
+    `environment`, of environment.json, is damaged.
+    """
+    words = environment.get("command", [""])
     require(
-        isinstance(said, list) and all(isinstance(word, str) for word in said),
+        isinstance(words, list) and all(isinstance(word, str) for word in words),
         f"{path / ENVIRONMENT_JSON}: command must be a list of texts; restore it, or remove the run",
     )
-    command = f"python -m assd.run {shlex.join(said[1:])}"
-    config = (path / CONFIG_YAML).read_text(encoding="utf-8")
-    return Run(path.resolve().name, command, json.dumps(environment, indent=2), config)
+    if "overrides" in environment:
+        kept = [f"{key}={quoted(value)}" for key, value in kept_options(path).items()]
+        words = ["", *in_full(run_overrides(path)), *kept]
+    return shlex.join(["python", "-m", "assd.run", *words[1:]])
 
 
 def read_pairs(paths: list[Path]) -> list[Pair]:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from hydra.core.utils import JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markdown import Markdown
 
@@ -41,15 +41,27 @@ class SweepReport(Callback):
         if config.hydra.mode == RunMode.MULTIRUN:
             run = Path(config.hydra.runtime.output_dir)
             incidental = config.hydra.job.config.override_dirname.exclude_keys
-            add_run(Path(config.hydra.sweep.dir), run.name, without(config.hydra.overrides.task, incidental))
+            overrides = without(config.hydra.overrides.task, incidental)
+            add_run(Path(config.hydra.sweep.dir), run.name, overrides, shard_of(config))
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         """A job ended, or failed: then with the error for its return value."""
         if config.hydra.mode == RunMode.MULTIRUN:
-            folder = Path(config.hydra.sweep.dir)
+            error = None
             if job_return is not None and job_return.status == JobStatus.FAILED:
-                fail_run(folder, Path(config.hydra.runtime.output_dir).name, sentence(job_return._return_value))
-            self.report(folder)
+                error = job_return._return_value
+            self.end(config.hydra, shard_of(config), error)
+
+    def end(self, hydra_cfg: DictConfig, shard: str | None, error: Exception | None) -> None:
+        """Keeps why a job of a multirun failed, where it did, and writes the page.
+
+        A job that ends its process calls this itself: Hydra does not come to `on_job_end` then.
+        shard  the job's part of its run; None where it has all of it
+        """
+        folder = Path(hydra_cfg.sweep.dir)
+        if error is not None:
+            fail_run(folder, Path(hydra_cfg.runtime.output_dir).name, sentence(error), shard)
+        self.report(folder)
 
     def report(self, folder: Path) -> Path | None:
         """The page about the sweep's runs so far; None where there is none."""
@@ -58,13 +70,20 @@ class SweepReport(Callback):
             return write_report(runs, folder / REPORT_HTML) if runs else None
 
 
+def shard_of(config: DictConfig) -> str | None:
+    """A job's part of its run; None where it has all of it."""
+    shard = OmegaConf.select(config, "dataset.shard")
+    return None if shard is None else str(shard)
+
+
 def print_sweep(console: Console) -> None:
     """At the end of a sweep, also of one that was not finished: its table, and where its report is."""
-    for folder in SweepReport.begun:
+    folders = [*SweepReport.begun]
+    SweepReport.begun.clear()
+    for folder in folders:
         scored = [run for run in sweep_runs(folder) if (run / SCORES_CSV).is_file()]
         if scored:
             scores = collect(scored)
             console.print(Markdown(render(summarize(scores), "md", notes=failures(scores))))
         if page := SweepReport().report(folder):
             console.print(f"The sweep's report: {page}", highlight=False, soft_wrap=True)
-    SweepReport.begun.clear()

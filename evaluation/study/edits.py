@@ -1,5 +1,6 @@
 """Which edits a study compares: read from run directories, and nothing else of them."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from assd.errors import require
 from assd.runs.reader import edits_of
 from assd.runs.sweep import sweep_runs
+from evaluation.comparison import row_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +44,11 @@ def named_runs(arguments: Iterable[str]) -> dict[str, Path]:
     An argument is a run directory, a sweep's folder (all its runs), or NAME=RUN; without a name, a run's folder names
     its method. Files, which `outputs/*` names too, are passed over.
 
-    Raises InputError where a folder holds no run, or two runs have the same name.
+    Raises InputError where a folder holds no run, two runs have the same name, or differ in their seed alone: of each
+    method a study shows one edit of a video.
     """
     runs: dict[str, Path] = {}
+    unnamed: list[Path] = []
     given = [*arguments]
     for argument in [a for a in given if not Path(a).is_file()] or given:
         name, path = split_name(argument)
@@ -55,6 +59,9 @@ def named_runs(arguments: Iterable[str]) -> dict[str, Path]:
                 f"two runs are called {method} ({runs.get(method)} and {run}): name them, NAME=RUN",
             )
             runs[method] = run
+            unnamed += [] if name else [run]
+    seeds = [method for method, count in Counter(row_names(unnamed)).items() if count > 1]
+    require(not seeds, f"{', '.join(seeds)}: runs that differ in their seed alone are one method; name one, NAME=RUN")
     return runs
 
 

@@ -186,5 +186,8 @@ SCORED = {
         "config.yaml", "restore it", run_with("config.yaml", "dataset: 3\n")
     ),
     "another method for a run that is there": rescore("method", "dataset, metric", run, "method=reconstruction"),
-    "a pair's scores cut off": rescore(f"{PAIR}/scores.csv", "remove it", both(run, cut(f"{EDIT}/scores.csv", 0.8))),
+    "a pair's scores cut off": replace(
+        rescore(f"{PAIR}/scores.csv", "remove it", both(run, cut(f"{EDIT}/scores.csv", 0.8))),
+        writes=(f"{RUN}/scores.csv", f"{RUN}/report.html"),  # of the other pairs
+    ),
 }

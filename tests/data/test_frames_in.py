@@ -27,6 +27,29 @@ def test_every_kind_of_picture_is_rgb(tmp_path, mode):
     assert read_video(tmp_path, 1).frames.min() >= 254
 
 
+ORIENTATION = 0x0112  # EXIF's number for it
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_phones_picture_stands_upright(tmp_path, suffix):
+    """A picture that says `turn me by 90 degrees clockwise` is read as viewers show it."""
+    picture = np.zeros((32, 64, 3), np.uint8)
+    picture[:, :32] = 255  # white on the left, which comes to lie above
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    Image.fromarray(picture).save(tmp_path / f"0{suffix}", exif=exif)
+    (read,) = read_video(tmp_path, None).frames.float()
+    assert read.shape == (64, 32, 3)
+    assert read[:30].min() > 240
+    assert read[34:].max() < 15
+
+
+def test_exif_that_is_damaged_turns_nothing(tmp_path):
+    """The picture is whole, and is read."""
+    Image.new("RGB", (6, 4), "white").save(tmp_path / "0.jpg", exif=b"Exif\x00\x00no tags at all")
+    assert read_video(tmp_path, 1).frames.shape == (1, 4, 6, 3)
+
+
 def test_a_name_with_a_colon_is_no_address(tmp_path, monkeypatch):
     """FFmpeg would take `12:30.mp4` for a protocol."""
     monkeypatch.chdir(tmp_path)

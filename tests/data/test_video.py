@@ -57,6 +57,16 @@ def test_sampled_frames_play_as_long(tmp_path: Path, wanted: int) -> None:
     assert (wanted - 1) / video.fps == pytest.approx(1.0)
 
 
+def test_the_first_frames_are_taken_where_they_are_asked_for(tmp_path: Path) -> None:
+    """The first five of nine and no others, at the rate of the file or folder."""
+    write_frames(tmp_path / "clip", numbered_clip(9))
+    write_video(tmp_path / "clip.mkv", numbered_clip(9), 24.0)
+    for path in (tmp_path / "clip", tmp_path / "clip.mkv"):
+        video = read_video(path, 5, first=True)
+        assert numbers(video.frames) == [0, 1, 2, 3, 4]
+        assert video.fps == pytest.approx(24.0)
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_aspect_is_kept_and_the_centre_cropped(transposed: bool) -> None:
     """Of a clip four times as wide as high the middle quarter stays, and a square in it stays a square."""
@@ -126,6 +136,14 @@ def test_a_folder_of_frames_is_read_by_name(tmp_path: Path) -> None:
     video = read_video(tmp_path / "frames", 4)
     assert torch.equal(video.frames, clip[[0, 2, 4, 6]])
     assert 3 / video.fps == pytest.approx(6 / 24)  # DAVIS's 24 frames a second
+
+
+@pytest.mark.parametrize("form", ["{}", "shot2_frame{}", "{}_of_12"])
+def test_numbers_without_leading_zeros_are_in_order(tmp_path: Path, form: str) -> None:
+    """1, 2, ... 10, 11, 12, as ffmpeg's %d writes them, and not 1, 10, 11, 12, 2."""
+    for number, frame in enumerate(numbered_clip(12), start=1):
+        Image.fromarray(frame.numpy()).save(tmp_path / f"{form.format(number)}.png")
+    assert numbers(read_video(tmp_path, None).frames) == [*range(12)]
 
 
 def test_jpeg_frames_are_read(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from assd.data.pairs import Canvas
 from assd.data.video import read_video, to_bytes, write_frames, write_video
 from assd.errors import InputError
 from evaluation import five
-from evaluation.metrics.fidelity import SQUEEZENET, lpips_network
+from evaluation.metrics.fidelity import IDENTICAL, SQUEEZENET, lpips_network
 from evaluation.metrics.five import FiveMean
 from evaluation.metrics.structure import StructureDistance
 from evaluation.run import score
@@ -92,6 +92,17 @@ def test_preservation_is_the_formula(scores, root, metric, measure, scale):
     assert value(scores, f"FiVE {metric} outside") == pytest.approx(expected, rel=2e-3)
     perfect = {"PSNR": 100, "MSE": 0, "SSIM": 100}[metric]
     assert value(scores, f"FiVE {metric} outside", "source") == pytest.approx(perfect, abs=1e-3)
+
+
+def test_of_a_longer_video_the_first_frames_are_scored(root, tmp_path):
+    """All 41 frames of an unedited video are its source, of which the first 24 are asked for."""
+    given = ["dataset=five", f"dataset.root={root}", "dataset.num_frames=24", "dataset.limit=1", "device=cpu"]
+    (pair,) = instantiate(composed(given).dataset, _convert_="all")
+    unedited = pair.read(Canvas(41, HEIGHT, WIDTH)).frames
+    write_frames(tmp_path / pair.id, to_bytes(unedited))
+    rows = score(tmp_path, [*given, "metric=[psnr]"])
+    edited = rows[(rows.video == EDITED) & rows.metric.str.startswith("PSNR (dB) to source, outside")]
+    assert set(edited.value) == {IDENTICAL}
 
 
 def test_clip_is_of_the_frame_and_of_the_object(scores, root):
@@ -246,6 +257,14 @@ def test_a_method_without_an_edit_type_has_no_macro_average(tmp_path):
     summaries = five.by_edit_type(five.collect(runs))
     assert [*five.macro_average(summaries).method] == ["x"]
     assert [*summaries[2].method] == ["x", "y"]
+
+
+def test_runs_without_any_value_are_refused(tmp_path, monkeypatch, capsys):
+    """There is no mean of nothing: it is said that nothing was measured, and why."""
+    nothing = [row(pair, EDITED, "m", "higher", reason="RuntimeError: no weights") for pair in FIRST]
+    update_scores(tmp_path, pd.DataFrame(nothing, columns=COLUMNS))
+    with pytest.raises(SystemExit, match=r"hold no value, .*no m for edit1-001-a, .*RuntimeError: no weights"):
+        tables_of(monkeypatch, capsys, "table", str(tmp_path))
 
 
 def test_pairs_of_another_dataset_are_refused(tmp_path):

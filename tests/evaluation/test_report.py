@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import sys
 
@@ -11,7 +12,7 @@ from assd.errors import InputError
 from assd.runs.reader import FinishedEdit
 from evaluation.report import write_report
 from evaluation.report.__main__ import main
-from evaluation.report.page import curves
+from evaluation.report.page import curves, read_run
 from evaluation.run import score
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -61,6 +62,25 @@ def test_curves_of_several_phases(tmp_path):
     assert {"loss", "latent norm"} <= drawn.keys()
     assert [len(drawn[name].thin.split()) for name in ("loss", "latent norm")] == [20, 10]
     assert not any("nan" in text for curve in drawn.values() for text in (curve.thin, curve.bold))
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            {"command": ["/tmp/.submitit/%j"], "overrides": ["ablation=full", "loss.video.weight=2", "seed=1"]},
+            ["+ablation=full", "++loss.video.weight=2", "seed=1", "dataset.limit=4", "dataset.root='my data'"],
+        ),
+        ({"command": ["assd", "+ablation=full", "dataset.shard=1/4"], "overrides": ["ablation=full"]},
+         ["+ablation=full", "dataset.limit=4", "dataset.root='my data'"]),
+        ({"command": ["assd", "seed=1"]}, ["seed=1"]),
+    ],
+)  # fmt: skip
+def test_the_command_that_repeats_a_run(tmp_path, said, words):
+    """Of what launched it, and of one of its shards, there is nothing in it; of an older run it is what started it."""
+    (tmp_path / "config.yaml").write_text("dataset: {limit: 4, root: my data, shard: 1/4}\n")
+    (tmp_path / "environment.json").write_text(json.dumps(said))
+    assert shlex.split(read_run(tmp_path).command) == ["python", "-m", "assd.run", *words]
 
 
 def test_the_command_line(sweep, tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """Scores of run directories and of other programs' videos, without the editor."""
 
 import json
+import shutil
+import sys
 
 import pytest
 
@@ -10,8 +12,8 @@ from assd.errors import InputError
 from assd.shapes.corpus import clip_pairs
 from assd.shapes.dataset import footage
 from evaluation.metrics.fidelity import IDENTICAL
-from evaluation.run import configuration, score
-from evaluation.scores import read_scores
+from evaluation.run import configuration, main, score
+from evaluation.scores import read_scores, values
 from tests.commands import program
 
 FIRST, SECOND = clip_pairs()[:2]
@@ -84,9 +86,55 @@ def test_a_finished_edit_whose_video_is_gone(finished_run, tmp_path):
     (gone / "edited.mkv").unlink()
     ended = program("-m", "evaluation.run", run, "metric=[psnr]", "device=cpu")
     assert ended.code == 1
-    assert ended.says("error: 1 finished edits can't be scored", f"{gone / 'edited.mkv'} does not exist")
+    assert ended.says("error: 1 edits can't be scored", f"{gone / 'edited.mkv'} does not exist")
     scores = read_scores(run)
     assert scores[(scores.pair == clip_pairs()[2].id) & scores.metric.str.startswith("PSNR")].value.notna().any()
+
+
+def test_damaged_records_stop_nothing(finished_run, tmp_path, monkeypatch):
+    """A pair whose edit.json or scores.csv is damaged is a row with the reason; the third is scored; the end is 1."""
+    run = finished_run(tmp_path / "run", lambda known: known.truth, pairs=3)
+    record, table = run / "edits" / FIRST.id / "edit.json", run / "edits" / SECOND.id / "scores.csv"
+    record.write_text("{")
+    table.write_text("half a")
+    monkeypatch.setattr(sys, "argv", ["evaluation.run", str(run), "metric=[edit_success]"])
+    with pytest.raises(SystemExit, match="2 edits can't be scored") as end:
+        main()
+    assert f"{record} is damaged" in end.value.code
+    assert f"{table} is damaged" in end.value.code
+    scores = read_scores(run)
+    assert scores[scores.pair.isin([FIRST.id, SECOND.id])].value.isna().all()
+    assert scores[scores.pair == clip_pairs()[2].id].value.notna().any()
+    assert (run / "report.html").is_file()
+
+
+def test_scores_end_with_their_edit(finished_run, tmp_path):
+    """Fewer metrics keep the others' scores of an edit; of one that was removed, or made again, nothing old is left."""
+    run = finished_run(tmp_path / "run", lambda known: known.truth, pairs=1)
+    both = score(run, ["metric=[edit_success,flicker]"])
+    kept = score(run, ["metric=[edit_success]"])
+    assert kept.equals(read_scores(run))
+    assert set(kept.metric) == set(both.metric)
+    shutil.rmtree(run / "edits" / FIRST.id)
+    assert score(run, ["metric=[edit_success]"]).reason.tolist() == ["not finished"]
+    assert len(read_scores(run)) == 1
+    finished_run(run, lambda known: known.frames, pairs=1)
+    anew = score(run, ["metric=[edit_success]"])
+    assert anew.equals(read_scores(run))
+    assert anew.metric.unique().tolist() == ["edit made (judged by pixels, share)"]
+    assert by_metric(anew)("edit made") == 0
+
+
+def test_another_programs_video_keeps_its_scores_until_it_is_gone(tmp_path):
+    """By fewer metrics the others' scores stay; a video that was removed has none."""
+    for pair in (FIRST, SECOND):
+        write_video(tmp_path / f"{pair.id}.mp4", to_bytes(footage(pair).truth), 8.0)
+    score(tmp_path, ["dataset.limit=2", "metric=[edit_success,flicker]"])
+    (tmp_path / f"{SECOND.id}.mp4").unlink()
+    score(tmp_path, ["dataset.limit=2", "metric=[edit_success]"])
+    edited = values(read_scores(tmp_path).query("video == 'edited'"))
+    assert edited.pair.unique().tolist() == [FIRST.id]
+    assert len(edited) == 2
 
 
 @pytest.mark.end_to_end

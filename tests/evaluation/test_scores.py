@@ -4,29 +4,35 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 from hydra.utils import instantiate
+from torch.nn.functional import interpolate
 
 from assd.config import composed
+from assd.data.pairs import Canvas, Footage, video
+from assd.data.video import to_bytes, write_video
 from assd.errors import InputError, NotHereError
 from assd.runs.directory import EditDirectory
 from evaluation.case import NoMeaning
 from evaluation.comparison import failures
-from evaluation.metrics.fidelity import Fidelity
+from evaluation.metrics.fidelity import IDENTICAL, Fidelity
 from evaluation.metrics.shapes import EditSuccess
 from evaluation.scores import (
     COLUMNS,
     failed,
     failure,
+    in_bytes,
     merged,
     read_scores,
     row,
     score_edit,
+    score_files,
     scored_by,
     update_scores,
     values,
 )
 
-CHANGE = Fidelity("change")
+CHANGE, PSNR = Fidelity("change"), Fidelity("psnr")
 
 
 class Named:
@@ -123,6 +129,18 @@ def test_a_metric_says_its_own_reason(folder):
     assert not any("senseless" in said for said in sentences)
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_a_number_that_is_none_is_a_reason(folder, number):
+    """NaN and infinity rank nowhere: the metric broke, says so, and scores.csv is as whole as before."""
+    scores = score_edit(folder, [Named("odd", float(number)), EditSuccess()])
+    odd = scores[scores.metric == "odd"]
+    assert odd.value.isna().all()
+    assert set(odd.reason) == {f"returned {number}"}
+    assert set(failed(scores).metric) == {"odd"}
+    assert values(read_scores(folder.path)).metric.unique() == [EditSuccess.name]
+    assert not scored_by(folder.path, [Named("odd", 1.0)])
+
+
 def test_scored_by_is_a_question_of_subsets(folder):
     """Fewer metrics than were measured need nothing new, more do; what broke is tried again."""
     assert not scored_by(folder.path, [CHANGE])
@@ -137,10 +155,61 @@ def test_scored_by_is_a_question_of_subsets(folder):
 
 
 def test_scoring_fewer_pairs_keeps_the_others(tmp_path):
-    """A run's table is merged as a pair's is."""
+    """In a run's table a pair's rows take the place of its earlier ones, and of no others."""
     update_scores(tmp_path, table(row("a", "edited", "m", "higher", 1.0), row("b", "edited", "m", "higher", 2.0)))
     update_scores(tmp_path, table(row("b", "edited", "m", "higher", 3.0)))
     assert read_scores(tmp_path).set_index("pair").value.to_dict() == {"a": 1.0, "b": 3.0}
+
+
+def test_rows_never_outlive_the_edit_that_they_measured(tmp_path):
+    """Of a pair that was edited again stands what is known now, be it less, or a reason where there was a value."""
+    old = [row("a", "edited", "m", "higher", 1.0), row("a", "edited", "n", "higher", 2.0)]
+    update_scores(tmp_path, table(*old, row("b", "edited", "m", "higher", 3.0)))
+    update_scores(tmp_path, table(row("a", "edited", "m", "higher", reason="broke")))
+    rows = read_scores(tmp_path)[["pair", "metric", "reason"]].to_numpy().tolist()
+    assert rows == [["a", "m", "broke"], ["b", "m", ""]]
+
+
+FOUR_BY_THREE, WIDE, SQUARE = (60, 80), (36, 64), (32, 32)  # heights and widths
+
+
+def filmed(path, size):
+    """A pair on a file of moving texture, 4:3, that is scored at this size."""
+    coarse = torch.rand(6, 3, 15, 20, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    write_video(path / "clip.mkv", to_bytes(interpolate(coarse, size=FOUR_BY_THREE, mode="bicubic")), 8.0)
+    (pair,) = video(str(path / "clip.mkv"), "a", "b", 6, *size)
+    return pair
+
+
+@pytest.mark.parametrize("scored", [SQUARE, WIDE], ids=["scored_square", "scored_wide"])
+@pytest.mark.parametrize("edited", [SQUARE, WIDE, FOUR_BY_THREE], ids=["square", "wide", "whole"])
+def test_an_unedited_video_of_any_aspect_is_its_source(tmp_path, edited, scored):
+    """Cropped to a canvas of its own or not at all, then to that of the scores, it shows what its source shows."""
+    pair = filmed(tmp_path, scored)
+    unedited = pair.read(Canvas(6, *edited)).frames
+    write_video(tmp_path / "edited.mkv", to_bytes(unedited), 8.0)
+    scores = score_files(pair, {"edited": tmp_path / "edited.mkv"}, [PSNR])
+    assert scores.set_index("video").value.to_dict() == {"source": IDENTICAL, "edited": IDENTICAL}
+
+
+def test_masks_are_cropped_as_often_as_the_frames():
+    """Of footage on an edit's wide canvas a mask lies on its object where it is scored; its flow is not known there."""
+    frames = -torch.ones(2, 3, *WIDE)
+    frames[..., 10:20, 24:44] = 1
+    masks = frames[:, 0] > 0
+    footage = Footage(frames, 8.0, masks, truth=-frames, bystander=~masks, flow=torch.zeros(1, 2, *WIDE))
+    square = in_bytes(footage, Canvas(2, *SQUARE))
+    assert square.frames.shape[-2:] == square.masks.shape[-2:] == SQUARE
+    assert (square.masks == (square.frames[:, 0] > 0)).float().mean() > 0.99
+    assert (square.bystander == (square.truth[:, 0] > 0)).float().mean() > 0.99
+    assert square.flow is None
+
+
+def test_a_source_that_has_one_size_alone_says_so(folder, tmp_path):
+    """The embedded world is square: a wide edit of it is no crop that could be compared, and is refused."""
+    write_video(tmp_path / "wide.mkv", torch.zeros(8, *WIDE, 3, dtype=torch.uint8), 8.0)
+    scores = score_files(folder.pair, {"edited": tmp_path / "wide.mkv"}, [CHANGE])
+    assert scores.reason.str.contains("8 frames of 64 x 36").tolist() == [True]
 
 
 def test_texts_come_back_as_they_were(tmp_path):

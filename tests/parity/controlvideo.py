@@ -23,7 +23,7 @@ from assd.methods.recorder import Recorder
 from assd.models.conditions import Canny, wrapped
 from assd.models.control_net import ControlNet
 from tests.parity.network import UNET, TableModel, set_weights, tiny_unet
-from tests.parity.points import Case, Point
+from tests.parity.points import Case, Point, in_turn
 
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
 SIDE = 8  # pixels along a latent pixel
@@ -35,11 +35,7 @@ NOT_COVERED = {"R1": "no RIFE here: no library that is kept up offers the publis
 def points(case: Case) -> Iterator[Point]:
     """From index tables over one layer and one pass to complete edits."""
     bench = Bench(case)
-    yield from bench.tables()
-    yield from bench.attention()
-    yield from bench.one_pass()
-    yield from bench.smoother()
-    yield from bench.edits()
+    yield from in_turn(bench.tables(), bench.attention(), bench.one_pass(), bench.smoother(), bench.edits())
     for point, reason in NOT_COVERED.items():
         if any(name.startswith(point) for name in case.arrays.files):
             print(f"not covered: {point} ({reason})", flush=True)
@@ -197,7 +193,7 @@ class Bench:
             method = self.method(
                 num_frames=self.settings[f"f{suffix}"],
                 sampling_steps=self.settings[f"N{suffix}"],
-                smooth_steps=self.settings[f"smooth_steps{suffix}"] if "smooth" in options else (),
+                smooth_steps=self.smooth_steps(suffix) if "smooth" in options else (),
                 window=int(window) if window else None,
                 window_sees="keys" if "kvkeys" in options else "first_and_last",
                 residuals_in_place="noalias" not in options,
@@ -205,6 +201,10 @@ class Bench:
             latents = self.edit(method)
             yield from self.inside(name.split("_")[0], method, latents)
             yield self.near(name, latents[-1:] if name.endswith("final") else latents)
+
+    def smooth_steps(self, suffix: str) -> list[int]:
+        """Those of the sampling's steps; the published code takes others too, which never come."""
+        return [step for step in self.settings[f"smooth_steps{suffix}"] if 1 <= step <= self.settings[f"N{suffix}"]]
 
     def noise(self, frames: int) -> Tensor:
         """What the recorded edits start from: the same in every frame."""

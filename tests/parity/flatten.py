@@ -25,7 +25,7 @@ from assd.methods.flatten.inverted import Inverted
 from assd.methods.method import Checkpoint, Request, ignore_progress
 from assd.methods.recorder import Recorder
 from tests.parity.network import TableModel, tiny_unet
-from tests.parity.points import Case, Point
+from tests.parity.points import Case, Point, in_turn
 
 FRAME = 512  # pixels on a side of the frames that flow is given on
 TABLES = 4  # resolutions of the authors' tables, each half of the one before, with one stream of draws
@@ -36,12 +36,16 @@ PUBLISHED = dict(fill_short_tracks=True, shifted_levels=True, match_by_position=
 def points(case: Case) -> Iterator[Point]:
     """In the order of case.json."""
     authors = Authors(case)
-    for fact in case.facts["points"]:
-        for pattern, ours in POINTS.items():
-            if found := re.fullmatch(pattern, fact["name"]):
-                yield compared(case, fact, ours(authors, *found.groups()))
-                break
-        yield from digests_agree(authors, fact)
+    yield from in_turn(*(of_fact(authors, fact) for fact in case.facts["points"]))
+
+
+def of_fact(authors: "Authors", fact: dict[str, Any]) -> Iterator[Point]:
+    """What one entry of case.json records."""
+    for pattern, ours in POINTS.items():
+        if found := re.fullmatch(pattern, fact["name"]):
+            yield compared(authors.case, fact, ours(authors, *found.groups()))
+            break
+    yield from digests_agree(authors, fact)
 
 
 def compared(case: Case, fact: dict[str, Any], ours: np.ndarray | Tensor | list) -> Point:
@@ -254,8 +258,9 @@ class Authors:
         return Run(len(method.steps.inversion), passes, latents)
 
     def inverted(self, flow: str, old_qk: str) -> Inverted:
-        """What an inversion leaves that keeps the features of all sampling steps."""
-        method = self.method(self.f, self.R, old_qk=old_qk == "1", injection_steps=self.settings["steps"])
+        """What an inversion leaves that keeps the features of all sampling steps it comes by."""
+        visited = self.method(self.f, self.R, injection_steps=0).steps.visited
+        method = self.method(self.f, self.R, old_qk=old_qk == "1", injection_steps=len(visited))
         left = Inverted(self.model, TEXT, method.features(self.source()), {})
         with method.inflated(self.f, self.along(flow)):
             method.invert(self.source()[None], left, recording(method, Request(TARGET)))

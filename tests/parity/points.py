@@ -134,6 +134,15 @@ def largest(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.abs(ours - theirs).max(initial=0.0))
 
 
+def in_turn(*groups: Iterator[Point]) -> Iterator[Point]:
+    """The points of all groups. One that breaks ends in a point that fails and says why, and the others go on."""
+    for group in groups:
+        try:
+            yield from group
+        except Exception as error:  # whatever a case holds that no other did
+            yield Point(f"broke off: {type(error).__name__}: {error}", float("inf"), 0)
+
+
 @torch.no_grad()
 def points(case: Case) -> Iterator[Point]:
     """All points of a case. Raises InputError for a method that has no module here."""

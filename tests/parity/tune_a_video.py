@@ -19,7 +19,7 @@ from assd.methods.tune_a_video.loop import TuneAVideo
 from assd.methods.tune_a_video.tuning import Tuning, checkpointing, denoising_loss, inflated
 from assd.models.inflation import Weights, joint_group_norm
 from tests.parity.network import TableModel, tiny_unet, weight
-from tests.parity.points import Case, Point
+from tests.parity.points import Case, Point, in_turn
 
 LAYER, INVERSION, SAMPLING = 1e-5, 2e-5, 2e-4  # relative L2, the README's section 7
 LOSS, GRADIENT, UPDATE, TUNED_INVERSION, TUNED = 2e-6, 5e-5, 3e-4, 2e-5, 3e-4
@@ -67,13 +67,8 @@ class Setting:
 def points(case: Case) -> Iterator[Point]:
     """All recorded points, from index tables to edits with a tuned network."""
     ours = setting(case)
-    yield from tables(ours)
-    yield from steps(ours)
-    yield from layers(ours)
-    yield from forwards(ours)
-    yield from edits(ours)
-    for mode in TRAINING:
-        yield from tunings(ours, mode)
+    tuned = (tunings(ours, mode) for mode in TRAINING)
+    yield from in_turn(tables(ours), steps(ours), layers(ours), forwards(ours), edits(ours), *tuned)
 
 
 def setting(case: Case) -> Setting:
@@ -98,7 +93,7 @@ def setting(case: Case) -> Setting:
         seed=case.seed,
         inversion_steps=s["inv_steps"],
         sampling_steps=s["steps"],
-        guidance_scale=s["guidance"],
+        guidance_scale=max(1, s["guidance"]),  # as published: below there is none
         negative_prompt="",
         network_time="target",
         checkpoint_every=1,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from assd.config import composed
 from assd.data.pairs import Canvas, Footage, Prompts, TextVideoPair
 from assd.data.video import read_video, to_bytes
 from assd.errors import DivergedError, InputError
@@ -185,3 +186,12 @@ def test_another_configuration_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"method\.lr: 0\.1 -> 0\.2; seed: 0 -> 3"):
         directory.open(DictConfig(first | {"seed": 3, "method": {"lr": 0.2}}), torch.device("cpu"))
     assert (tmp_path / "config.yaml").read_bytes() == before
+
+
+def test_a_number_that_the_method_does_not_read_belongs_to_no_result(tmp_path):
+    """TokenFlow has no steps of distillation: a run with others is the same run. Other sampling steps are another."""
+    directory, cpu = RunDirectory(tmp_path / "run"), torch.device("cpu")
+    directory.open(composed(["method=tokenflow", "steps.distillation=30"]), cpu)
+    directory.open(composed(["method=tokenflow", "steps.distillation=45"]), cpu)
+    with pytest.raises(InputError, match=r"method.sampling_steps: 25 -> 20"):
+        directory.open(composed(["method=tokenflow", "steps.sampling=20"]), cpu)

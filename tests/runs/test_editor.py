@@ -3,18 +3,22 @@
 import io
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
 from rich.console import Console
+from rich.progress import Progress
 
 from assd.data.pairs import Canvas, Footage, Prompts, TextVideoPair
+from assd.data.video import read_video, to_bytes
 from assd.errors import DivergedError, InputError, NotHereError
 from assd.methods.method import Edit
-from assd.runs.directory import RunDirectory
+from assd.runs.directory import EditDirectory, RunDirectory
 from assd.runs.editor import Editor, summary_of
 from assd.runs.interrupt import Stop, Stopped, hand_on, stopping_on_signals
-from tests.commands import record, steps
+from assd.runs.lock import one_writer
+from tests.commands import contents, record, steps
 
 CANVAS = Canvas(2, 8, 8)
 FOOTAGE = Footage(torch.zeros(2, 3, 8, 8), 8.0)
@@ -102,6 +106,54 @@ def test_what_diverged_would_diverge_again(editor):
     assert "tries the failed ones again" not in summary_of(edit, 2)
 
 
+def test_a_pair_of_another_job_is_left_to_it(editor, tmp_path):
+    """It is busy and no failure; the others are edited, and nothing is written beside what the other job writes."""
+    edit, finished = editor(Counting())
+    busy = tmp_path / "edits" / "b"
+    with one_writer(busy):
+        before = contents(busy)
+        edit.edit_all([pair(name) for name in "abc"])
+        assert contents(busy) == before
+    assert [folder.pair.id for folder in finished] == ["a", "c"]
+    assert (edit.busy, edit.failed) == (["b"], [])
+    assert "is being written by" in edit.problems["b"]
+    assert "1 of 3 pairs were left to another job (b)" in summary_of(edit, 3)
+
+
+def test_why_a_pair_failed_is_written_under_its_lock(editor, tmp_path, monkeypatch):
+    """Else the reason could take the place of a result that another job has just finished."""
+    fail = EditDirectory.fail
+
+    def fail_alone(folder, error, seed):
+        with pytest.raises(InputError, match="is being written by"), one_writer(folder.path):
+            pass
+        fail(folder, error, seed)
+
+    monkeypatch.setattr(EditDirectory, "fail", fail_alone)
+    edit, _ = editor(Counting(a=raising(InputError("a word is unknown"))))
+    edit.edit_all([pair("a")])
+    assert record(tmp_path / "edits" / "a")["reason"] == "a word is unknown"
+
+
+@pytest.mark.parametrize("error", [InputError("scores.csv is damaged"), OSError(28, "No space left on device")])
+def test_what_cannot_be_scored_costs_one_pair(editor, tmp_path, error):
+    """Its edit stays finished, the reason is its problem, and the pairs after it are edited and scored."""
+    edit, finished = editor(Counting())
+
+    def score(folder):
+        finished.append(folder)
+        if folder.pair.id == "b":
+            raise error
+
+    edit = replace(edit, on_finished=score)
+    edit.edit_all([pair(name) for name in "abc"])
+    assert [folder.pair.id for folder in finished] == ["a", "b", "c"]
+    assert record(tmp_path / "edits" / "b")["status"] == "finished"
+    assert str(error) in edit.problems["b"]
+    assert (edit.unscored, edit.failed) == (["b"], [])
+    assert "1 of 3 pairs could not be scored (b)" in summary_of(edit, 3)
+
+
 def test_an_id_that_is_no_folder_costs_one_pair(editor):
     """It is noted, and the others are edited."""
     edit, finished = editor(Counting())
@@ -132,6 +184,29 @@ def test_finished_pairs_are_only_checked(editor):
     edit.edit_all(pairs)
     assert method.calls == []
     assert [folder.pair.id for folder in finished] == ["a", "b"]
+
+
+def test_frames_may_be_asked_for_afterwards(editor, tmp_path):
+    """Of finished pairs those that are missing are written, bit by bit as the videos have them; nothing is edited."""
+    editor(Counting())[0].edit_all([pair("a")])
+    method, folder = Counting(), tmp_path / "edits" / "a"
+    edit = replace(editor(method)[0], save_frames=True)
+    for _ in range(2):
+        edit.edit_all([pair("a")])
+        assert torch.equal(read_video(folder / "source", None).frames, to_bytes(FOOTAGE.frames))
+        assert torch.equal(read_video(folder / "edited", None).frames, read_video(folder / "edited.mkv", None).frames)
+        (folder / "edited" / "00001.png").unlink()
+    assert method.calls == []
+
+
+def test_a_pair_that_another_job_has_finished_meanwhile(editor):
+    """It is not edited again, and those that were to share its call are edited without it."""
+    method, pairs = Counting(), [pair("a", "clip"), pair("b", "clip")]
+    edit, _ = editor(method, together=2)
+    (group,) = edit.groups(pairs)
+    editor(Counting())[0].edit_all(pairs[:1])
+    edit.attempt(group, Progress(console=edit.console))
+    assert method.calls == [["b"]]
 
 
 def test_a_signal_stops_at_a_step_that_is_saved(editor, tmp_path):

@@ -8,8 +8,7 @@ import threading
 
 import pytest
 
-from assd.errors import InputError
-from assd.runs.lock import briefly_alone, holder, one_writer
+from assd.runs.lock import BusyError, briefly_alone, holder, one_writer
 from tests.commands import ROOT
 
 HOLDING = """
@@ -35,7 +34,7 @@ def hold(folder, *part):
 def test_a_second_writer_is_told_who_holds_it(tmp_path):
     """The message has process, machine, Slurm job and command of the first, and what to do; afterwards it is free."""
     process = hold(tmp_path)
-    with pytest.raises(InputError) as error, one_writer(tmp_path):
+    with pytest.raises(BusyError) as error, one_writer(tmp_path):
         pass
     for part in (f"process {process.pid}", socket.gethostname(), "Slurm job 4711", str(tmp_path), "output="):
         assert part in str(error.value)
@@ -60,7 +59,7 @@ def test_parts_of_one_run_have_writers_of_their_own(tmp_path):
     process = hold(tmp_path, "-1-of-2")
     with one_writer(tmp_path, "-2-of-2"):
         pass
-    with pytest.raises(InputError, match="is being written by"), one_writer(tmp_path, "-1-of-2"):
+    with pytest.raises(BusyError, match="is being written by"), one_writer(tmp_path, "-1-of-2"):
         pass
     process.communicate()
 

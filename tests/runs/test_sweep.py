@@ -1,5 +1,6 @@
 """sweep.json: what a sweep has made, wherever its jobs ran and in whatever order they ended."""
 
+import io
 import json
 import multiprocessing
 
@@ -7,10 +8,13 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from assd.errors import InputError
-from assd.runs.sweep import add_run, begin_sweep, fail_run, read_sweep, sweep_runs
-from evaluation.report.sweep import SweepReport
+from assd.run import job_errors, main
+from assd.runs.sweep import add_run, begin_sweep, fail_run, read_sweep, reason_of, sweep_runs
+from evaluation.report.sweep import SweepReport, print_sweep
+from evaluation.scores import failure, update_scores
 
 
 def add_many(folder, job):
@@ -49,6 +53,63 @@ def test_a_job_that_fails_says_why(tmp_path):
     assert read_sweep(tmp_path)["failed"] == {"method=control_video": "no weights"}
 
 
+def test_shards_of_a_run_keep_their_own_reasons(tmp_path):
+    """One that begins does not make another one's failure forgotten, and forgets its own when it begins again."""
+    first, second = (job(tmp_path, "ablation=full", shard) for shard in ("1/2", "2/2"))
+    ended = JobReturn(status=JobStatus.FAILED)
+    ended.return_value = InputError("no weights")
+    callback = SweepReport()
+    callback.on_job_start(first)
+    callback.on_job_end(first, ended)
+    callback.on_job_start(second)
+    assert reason_of(read_sweep(tmp_path), "ablation=full") == "no weights"
+    assert sweep_runs(tmp_path) == [tmp_path / "ablation=full"]
+    callback.on_job_start(first)
+    assert reason_of(read_sweep(tmp_path), "ablation=full") is None
+
+
+def test_a_clusters_job_that_fails_says_why(tmp_path):
+    """It ends its process, for Slurm to see it, and Hydra does not come to the callback: the sweep knows it anyway."""
+    cfg = job(tmp_path, "method=flatten")
+    SweepReport().on_job_start(cfg)
+    (tmp_path / "method=flatten").mkdir()
+    (tmp_path / "method=flatten" / "config.yaml").write_text("seed: 0\n")
+    with pytest.raises(SystemExit, match="error: no weights"), job_errors(on_slurm(cfg), None):
+        raise InputError("no weights")
+    assert read_sweep(tmp_path)["failed"] == {"method=flatten": "no weights"}
+    assert "method=flatten" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_damaged_sweep_hides_no_error(tmp_path, monkeypatch, capsys):
+    """Neither that of a cluster's job nor that of the whole command: what is wrong with sweep.json is said besides."""
+    (tmp_path / "sweep.json").write_text("{")
+    with pytest.raises(SystemExit, match="error: no weights"), job_errors(on_slurm(job(tmp_path, "a")), None):
+        raise InputError("no weights")
+    assert "sweep.json is damaged" in capsys.readouterr().err
+
+    def app():
+        SweepReport.begun.append(tmp_path)
+        raise InputError("no weights")
+
+    monkeypatch.setattr("assd.run.app", app)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    with pytest.raises(SystemExit, match="error: no weights"):
+        main()
+    assert "sweep.json is damaged" in capsys.readouterr().err
+    assert SweepReport.begun == []
+
+
+def test_a_sweep_without_any_score_says_why(tmp_path):
+    """There is no table then, and what went wrong stands in its place."""
+    add_run(tmp_path, "a", [])
+    (tmp_path / "a").mkdir()
+    update_scores(tmp_path / "a", failure("01-car", "no weights"))
+    SweepReport.begun.append(tmp_path)
+    console = Console(file=io.StringIO(), width=200)
+    print_sweep(console)
+    assert "no result for 01-car (no weights)" in console.file.getvalue()
+
+
 def test_a_new_sweep_forgets_the_last_one(tmp_path):
     """What an earlier command left in the folder belongs to another table."""
     add_run(tmp_path, "a", [])
@@ -76,19 +137,25 @@ def test_a_folder_that_is_no_sweep(tmp_path):
             sweep_runs(tmp_path)
 
 
-def job(folder, name):
+def job(folder, name, shard=None):
     """The configuration that Hydra hands to a callback for one job."""
     return OmegaConf.create(
         {
+            "dataset": {"shard": shard},
             "hydra": {
                 "mode": RunMode.MULTIRUN,
                 "sweep": {"dir": str(folder)},
                 "runtime": {"output_dir": str(folder / name)},
                 "overrides": {"task": [f"+{name}", "device=cpu"]},
                 "job": {"config": {"override_dirname": {"exclude_keys": ["device"]}}},
-            }
+            },
         }
     )
+
+
+def on_slurm(cfg):
+    """Hydra's own part of a job's configuration, on a cluster."""
+    return OmegaConf.merge(cfg, {"hydra": {"launcher": {"_target_": "hydra_plugins.submitit.SlurmLauncher"}}}).hydra
 
 
 def test_jobs_that_end_out_of_order_are_one_report(tmp_path, finished_run):

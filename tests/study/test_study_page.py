@@ -87,6 +87,10 @@ def test_runs_get_names(make_runs, tmp_path):
     sweep = make_runs(tmp_path / "sweep", methods=("ablation=full", "fatezero"))
     assert {*named_runs([str(sweep)])} == {"ablation=full", "fatezero"}
     assert {*named_runs([f"ours={sweep / 'fatezero'}", str(sweep / "ablation=full")])} == {"ours", "ablation=full"}
+    seeds = make_runs(tmp_path / "seeds", methods=("ablation=full,seed=0", "ablation=full,seed=1"))
+    with pytest.raises(InputError, match="differ in their seed alone are one method; name one"):
+        named_runs([str(seeds)])
+    assert {*named_runs([f"ours={seeds / 'ablation=full,seed=1'}"])} == {"ours"}
     with pytest.raises(InputError, match="two runs are called"):
         named_runs([str(sweep / "fatezero"), f"fatezero={sweep / 'ablation=full'}"])
     with pytest.raises(InputError, match="holds no run"):

@@ -67,9 +67,10 @@ def prompt_helpers(case: Case) -> Iterator[Point]:
 
 
 def target_with(case: Case, spec: Any) -> Tokens:
-    """The target prompt that has the words of a schedule."""
+    """The first target prompt that has most words of a schedule, which doesn't say of which prompt it is."""
     words = [word for word in spec if word != "default_"] if isinstance(spec, dict) else []
-    targets = [prompt(case, name) for name in ("targetA", "targetB")]
+    pairs = [tokens_of(pair["target_ids"], pair["target_word_tokens"]) for pair in case.facts["prompt_pairs"].values()]
+    targets = [*pairs, prompt(case, "targetA"), prompt(case, "targetB")]
     return max(targets, key=lambda target: sum(bool(target.positions(word)) for word in words))
 
 

@@ -28,12 +28,12 @@ def single_layers(case: Case, network: Network) -> Iterator[Point]:
         return processors_on(unet, network.layers(kv_frames, None, frames, 16).processors(Tap()))
 
     for name, _ in names(case, r"p2\.attn1\.(\w+)"):
-        with attending(ast.literal_eval(re.search(r"index (\[.*\])", text(case, name))[1])):
+        with attending(said_frames(text(case, name).rpartition("index ")[2])):
             yield case.relative(name, block.attn1(states), LAYER)
     for name, kind in names(case, r"p2\.block\.(\w+)"):
         weights = {} if kind == "identity" else network.weights("lora")
-        chosen = re.search(r"attn1 (\w+)", text(case, "p2.block.identity"))[1]
-        with attending(variant_of(case, f"identity_{chosen}")[1]), video_network(unet, frames, weights):
+        chosen = re.search(r"attn1 (\[.*?\]|\w+)", text(case, "p2.block.identity"))[1]
+        with attending(said_frames(chosen)), video_network(unet, frames, weights):
             yield case.relative(name, block(states, encoder_hidden_states=prompts), LAYER)
     with video_network(unet, frames, network.weights("lora")):
         ours = along_time(block.norm_temporal, block.attn_temporal, frames, block, (), states)
@@ -46,6 +46,19 @@ def single_layers(case: Case, network: Network) -> Iterator[Point]:
     time = case.normal(303, (1, resnet.time_emb_proj.in_features)).repeat(frames, 1)
     for name, kind in names(case, r"p2\.resnet\.(\w+)"):
         yield one_layer(case, network, name, kind, resnet, 302, time)
+
+
+def said_frames(said: str) -> list:
+    """Key frames as case.json's texts have them: `[0, 'mid']`, or a word such as `mid` or `absent`."""
+    return ast.literal_eval(said) if said.startswith("[") else frames_of(said.split("_"))
+
+
+def frames_of(words: list[str]) -> list:
+    """Key frames by the words of a variant's name."""
+    if "default" in words or "absent" in words:
+        return ABSENT
+    known = {"own": 0, "prev": -1, "previous": -1, "next": 1, "first": "first", "mid": "mid", "last": "last"}
+    return [known[word] for word in words if word in known]
 
 
 def one_layer(case: Case, network: Network, name: str, kind: str, layer: Any, key: int, *more: Tensor) -> Point:
@@ -81,10 +94,7 @@ def variant_of(case: Case, name: str) -> tuple[str, list, int | None]:
         return kind, *by_table(case.facts["kv_index_per_layer"][choice].values())
     words = choice.split("_")
     least = next((int(word.removeprefix("least")) for word in words if word.startswith("least")), None)
-    if "default" in words or "absent" in words:
-        return kind, ABSENT, least
-    known = {"own": 0, "prev": -1, "previous": -1, "next": 1, "first": "first", "mid": "mid", "last": "last"}
-    return kind, [known[word] for word in words if word in known], least
+    return kind, frames_of(words), least
 
 
 def by_table(table: Iterable[tuple[int, Any]]) -> tuple[list, int | None]:

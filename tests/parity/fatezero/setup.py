@@ -1,5 +1,6 @@
 """The tiny network along time, the prompts, and the method with the settings of each recorded mode."""
 
+import dataclasses
 import re
 import tempfile
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from assd.methods.fatezero.alignment import Tokens
+from assd.methods.fatezero.alignment import Positions, Tokens
 from assd.methods.fatezero.control import Control
 from assd.methods.fatezero.editor import FateZero
 from assd.methods.fatezero.layers import Layers
@@ -65,9 +66,10 @@ class Network:
 
     @property
     def rank(self) -> int:
-        """Of the low-rank convolutions."""
+        """Of the low-rank convolutions; where no part has any, that of the recorded tables."""
+        configs = (part["model_config"] for part in self.case.facts["parts"].values())
         shapes = dict(self.case.facts["temporal_parameter_names"]["lora"])
-        return shapes["conv_in.conv_temporal.down.weight"][0]
+        return next((c["lora"] for c in configs if "lora" in c), shapes["conv_in.conv_temporal.down.weight"][0])
 
     def formula(self, rank: int | None) -> dict[str, Tensor]:
         """The parameters along time, by the formula."""
@@ -169,14 +171,25 @@ def options(settings: dict, target: Tokens) -> dict[str, str]:
     said = {"mode": "replace" if control.get("is_replace_controller", True) else "refine"}
     if "eq_params" in control:
         words, values = control["eq_params"]["words"], control["eq_params"]["values"]
-        known = [(word, str(value)) for word, value in zip(words, values) if target.positions(word)]
-        said["equalizer_words"], said["equalizer_values"] = map(" ".join, zip(*known))
-    if "blend_words" in control:
-        said["blend_words"] = " | ".join(" ".join(words) for words in control["blend_words"])
+        known = {word: str(value) for word, value in zip(words, values) if target.positions(word)}
+        if known:  # without words, ours would be the new ones, by the editor's factor of 1
+            said["equalizer_words"], said["equalizer_values"] = " ".join(known), " ".join(known.values())
     return said
+
+
+def blended(settings: dict, source: Tokens, target: Tokens) -> tuple[Positions, Positions]:
+    """The tokens of a mode's `blend_words`, of which the published code passes over those that it doesn't find."""
+    sides = [*(settings["control"] or {}).get("blend_words", []), [], []]
+    gone, new = (
+        tuple(position for word in words for position in tokens.positions(word))
+        for tokens, words in zip((source, target), sides)
+    )
+    return gone, new
 
 
 def control_of(case: Case, network: Network, settings: dict) -> Control:
     """What a mode does."""
     source, target = prompt(case, "source"), prompt(case, settings["target"])
-    return editor(network, settings).control(source, target, options(settings, target))
+    gone, new = blended(settings, source, target)
+    control = editor(network, settings).control(source, target, options(settings, target))
+    return dataclasses.replace(control, gone=gone, new=new)

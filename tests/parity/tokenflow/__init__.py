@@ -6,7 +6,7 @@ layers have the processors and hooks that an edit puts on them.
 
 from collections.abc import Iterator
 
-from tests.parity.points import Case, Point
+from tests.parity.points import Case, Point, in_turn
 from tests.parity.tokenflow.edits import edit_points, per_frame_edit
 from tests.parity.tokenflow.helpers import blend_weights, prompts, schedules
 from tests.parity.tokenflow.inversion import inversion_points, start_points
@@ -18,14 +18,16 @@ def points(case: Case) -> Iterator[Point]:
     """All of them, the earliest computed first."""
     model = RecordingModel(case)
     pnp, sdedit = (editor(case, model, variant) for variant in ("pnp", "sdedit"))
-    yield from prompts(case)
-    yield from schedules(case, pnp, sdedit)
-    yield from blend_weights(case)
-    yield from attention_points(case, model, pnp)
-    yield from block_points(case, model)
-    yield from network_points(case, model, pnp)
-    yield from inversion_points(case, model)
-    yield from start_points(case, pnp, sdedit)
-    yield from edit_points(case, pnp)
-    yield from edit_points(case, sdedit)
-    yield from per_frame_edit(case, sdedit)
+    yield from in_turn(
+        prompts(case),
+        schedules(case, pnp, sdedit),
+        blend_weights(case),
+        attention_points(case, model, pnp),
+        block_points(case, model),
+        network_points(case, model, pnp),
+        inversion_points(case, model),
+        start_points(case, pnp, sdedit),
+        edit_points(case, pnp),
+        edit_points(case, sdedit),
+        per_frame_edit(case, sdedit),
+    )
