@@ -255,7 +255,7 @@ def test_table1(tmp_path, monkeypatch):
     assert rows[4:7] == ["ControlVideo", "ASSD", "Video-DDS"]
     assert "truth PSNR (dB)" in text
     assert "/nowhere" in text.partition("ControlVideo: no result")[2]
-    assert "pairs nothing is called certain" in text
+    assert "pairs differ nothing is called certain" in text
     assert r"\toprule" in (tmp_path / "table1.tex").read_text()
     assert Image.open(tmp_path / "figure3.png").height > 200
     report = (tmp_path / "report.html").read_text()
