@@ -52,7 +52,8 @@ def expanded(count: int) -> float:
     Student's distribution with n - 1 degrees of freedom. Without it, 13 % of intervals over 6 pairs miss the mean.
     """
     t = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)
-    return min(1 - 2 * stats.norm.sf(np.sqrt(count / (count - 1)) * t), 1 - 1e-9)
+    outside = 2 * float(stats.norm.sf(np.sqrt(count / (count - 1)) * t))
+    return min(1 - outside, 1 - 1e-9)
 
 
 def number(value: float) -> str:
