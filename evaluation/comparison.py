@@ -131,8 +131,8 @@ def summarize(scores: pd.DataFrame, reference: str | None = None) -> pd.DataFram
     Raises InputError when there is no method of that name.
     """
     by_pair = per_pair(scores)
-    known = scores.dropna(subset="clip") if "clip" in scores else scores[:0].assign(clip="")
-    clips = dict(zip(known["pair"], known["clip"]))
+    known = scores.dropna(subset="clip") if "clip" in scores else None
+    clips = None if known is None else dict(zip(known["pair"], known["clip"]))
     methods = ordered(scores.method)
     require(
         reference is None or reference in methods,

@@ -19,8 +19,6 @@ def metric_verdicts(summary: pd.DataFrame) -> pd.DataFrame:
     That is certain where the 95 % interval of the mean paired difference, `by`, excludes 0, and at least FEWEST pairs
     are `unequal`.
     """
-    if "difference" not in summary:  # the reference edited nothing
-        return pd.DataFrame(columns=[*COLUMNS, "unequal"])
     compared = summary[summary.difference.notna() & ~summary.method.map(is_unedited)]
     rows = [
         (row.metric, row.method, verdict(row), difference(row), row.difference_pairs, row.difference_unequal)

@@ -27,7 +27,7 @@ from assd.runs.sweep import read_sweep, reason_of
 from evaluation.comparison import UNEDITED, collect, failures, summarize
 from evaluation.report import REPORT_HTML
 from evaluation.scores import COLUMNS, EDITED, SCORES_CSV, failure, row
-from evaluation.tables import DIFFERENCE, render, render_differences
+from evaluation.tables import render, render_differences
 from experiments.common import arguments, edits, first_pairs, is_of_before, sweep_parts, write_table
 from experiments.findings import metric_verdicts, paragraph
 from experiments.study import RightHalf, right_half
@@ -149,8 +149,8 @@ def write(output: Path, summary: pd.DataFrame, heads: Mapping[str, str], right: 
 
     def parts(form: str) -> list[str]:
         table = render(pd.concat([shown, right.rows], ignore_index=True), form, notes=notes)
-        compared = [render_differences(shown, form, f"Paired difference to {OURS}")] if DIFFERENCE[0] in shown else []
-        return [table, *([said] if form == "md" else []), *compared]
+        compared = render_differences(shown, form, f"Paired difference to {OURS}")
+        return [table, *([said] if form == "md" else []), compared]
 
     return write_table(output, "table1", parts)
 

@@ -64,7 +64,8 @@ class FinishedEdit:
     @property
     def clip(self) -> str | None:
         """The video that it edits, of which there may be other pairs; None where its record doesn't say."""
-        clip = self.record.get("identity", {}).get("clip")
+        identity = self.record.get("identity")
+        clip = identity.get("clip") if isinstance(identity, dict) else None
         return clip if isinstance(clip, str) else None
 
     @property

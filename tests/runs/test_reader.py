@@ -93,3 +93,10 @@ def test_a_damaged_environment_is_named(tmp_path, content):
     with pytest.raises(InputError, match=r"environment\.json"):
         run_overrides(tmp_path)
     assert read_environment(tmp_path / "nowhere") == {}
+
+
+def test_the_clip_of_a_strange_record_is_unknown(tmp_path):
+    """A record that somebody sent may hold anything where the identity stands: a table is made all the same."""
+    for identity, clip in (({"clip": "car"}, "car"), ({"clip": 3}, None), (["car"], None), (None, None)):
+        (tmp_path / "edit.json").write_text(json.dumps(RECORD | {"identity": identity}))
+        assert FinishedEdit(tmp_path).clip == clip
