@@ -26,10 +26,10 @@ run: .venv/installed  ## edit embedded clips with the embedded models (two minut
 	$(BIN)/python -m assd.run +experiment=quick output=$(OUTPUT)
 
 quick: .venv/installed  ## run the tests of the unit tier (a minute and a half on 2 cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m unit -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m unit -n 2 --dist loadfile --no-loadscope-reorder
 
 test: .venv/installed  ## run all tests (no network, no GPU)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 parity: .venv/installed  ## compare the five published editors with their authors' numbers, below ASSD_PARITY
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/parity -n 2

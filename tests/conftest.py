@@ -19,12 +19,17 @@ install_import_hook(["assd", "evaluation"], "beartype.beartype(conf=beartype.Bea
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is not end_to_end is unit; of the examples in docstrings, the one that edits a video is not."""
+    """What is not end_to_end is unit; of the examples in docstrings, the one that edits a video is not.
+
+    Slow files come first: a long one that began last would leave the other process idle.
+    """
     for item in items:
         if item.name == "assd.editing":
             item.add_marker("end_to_end")
         if not item.get_closest_marker("end_to_end"):
             item.add_marker("unit")
+    slow = {item.path for item in items if item.get_closest_marker("end_to_end")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

@@ -143,7 +143,8 @@ def load_control_net(
     """A ControlNet in diffusers' layout, `config.json` and safetensors in one folder; the same arguments, held once.
 
     path       local folder, `pkg://package/folder`, or hub id; no remote code is run. HF_HUB_OFFLINE is honoured
-    revision, variant  of a hub repository: a commit, and `fp16` where it has half-precision files
+    revision, variant  of a hub repository: a commit, and `fp16` where it has half-precision files; of a folder, what a
+               run's configuration names: nothing here reads it
     licence, download  said when it is missing: its terms, and the size of what would be fetched
     architecture  folder with its `config.json` alone
     random     random weights at that architecture instead, to try memory and speed

@@ -54,8 +54,8 @@ def load(
     path       local folder, `pkg://package/folder`, or hub id; no remote code is run. HF_HUB_OFFLINE is honoured
     unet, vae, text_encoder  their subfolders; `vae: null` for a model that only predicts noise on another's latents,
                of which the autoencoder's configuration alone is read
-    revision, variant  of a hub repository: a commit, and `fp16` where it has half-precision files; a folder may do
-               without that variant
+    revision, variant  of a hub repository: a commit, and `fp16` where it has half-precision files. A folder may do
+               without that variant, and its revision is for a run's configuration to name: nothing here reads it
     allow_bin  read .bin files where there are no safetensors, unpickled as tensors alone (weights_only)
     licence, download  said when the model is missing: its terms, and the size of what would be fetched
     architecture  folder in the same layout that holds the configurations alone

@@ -35,9 +35,9 @@ STEPS = {
     "text_to_image": 5000,
     "text_to_shape": 4000,
     "control_net": 1000,
-    "small_text_to_image": 2400,
+    "small_text_to_image": 4000,
     "motion": 240,
-    "text_to_video": 2000,
+    "text_to_video": 2500,
 }
 
 
@@ -165,7 +165,7 @@ class Trainer:
         if self.first and not self.steps["small_text_to_image"]:
             start_from(self.first, {"video_unet": video, "video_text_encoder": text})
         described, means = stages.foretold(self.corpus.clips, clips)
-        directions = Denoising(means, batch=16, high_noise=PURE_NOISE, group=len(MOTIONS), apart=5)
+        directions = Denoising(means, batch=16, high_noise=PURE_NOISE, group=len(MOTIONS), apart=30)
         self.diffusion("motion", video, text, directions, lr=2e-3, captions=Captions(described, self.device))
         self.diffusion("text_to_video", video, text, Denoising(clips, 8, high_noise=1, group=len(MOTIONS)), lr=1.5e-3)
         save_half(text, self.weights / "video_text_encoder")

@@ -1,9 +1,15 @@
 """The weights that are shipped, measured on clips that no training saw."""
 
+import hashlib
+from pathlib import Path
+
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from assd.config import composed
 from assd.models import load
+from assd.models.hub import resolve_folder
 from assd.shapes.corpus import clip
 from assd.shapes.judge import judge
 from assd.shapes.world import Clip
@@ -12,6 +18,21 @@ from experiments.check_shapes import alternatives, autoencoder_psnr, check_clip,
 
 WEIGHTS = "pkg://assd.shapes/weights"
 CLIP = Clip("red", "star", "left", "sand", radius=0.33, x=0.0, y=0.1, travel=0.7, texture=3)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "parts"),
+    [
+        ("model", ["vae", "video_text_encoder", "video_unet"]),
+        ("image_model", ["image_unet", "text_encoder", "vae"]),
+        ("control_net.network", ["control_net"]),
+    ],
+)
+def test_a_runs_identity_names_its_weights(chosen, parts):
+    """A configuration states the digest of the weights it names: other weights make another run, never half of one."""
+    files = [f for part in parts for f in sorted(Path(resolve_folder(f"{WEIGHTS}/{part}")).glob("*.safetensors"))]
+    digest = hashlib.blake2b(b"".join(f.read_bytes() for f in files), digest_size=4).hexdigest()
+    assert OmegaConf.select(composed(["method=control_video"]), chosen).revision == digest
 
 
 def test_embedded_autoencoder():
