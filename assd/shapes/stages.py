@@ -203,13 +203,13 @@ def diffusion_stage(
     device: torch.device,
     steps: int,
     lr: float,
+    reader: Reader,
     teacher: Teacher | None = None,
 ) -> Stage:
-    """A U-Net and its text encoder learn to denoise, and the text encoder to keep its words apart.
+    """A U-Net and its text encoder learn to denoise, and the text encoder to keep its words apart for the reader.
 
     With a teacher they learn what it predicts, in place of the velocity that was drawn.
     """
-    reader = Reader().to(device)
     plain_attention(unet, device)
 
     def loss(rng: torch.Generator) -> Tensor:

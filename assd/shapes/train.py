@@ -107,11 +107,16 @@ class Trainer:
         task: Denoising,
         lr: float,
         captions: Captions | None = None,
+        reader: stages.Reader | None = None,
         teacher: stages.Teacher | None = None,
     ) -> None:
-        """Trains a U-Net and a text encoder on one denoising task, by the corpus's captions unless others are given."""
+        """Trains a U-Net and a text encoder on one denoising task.
+
+        By the corpus's captions and with a new reader, unless others are given.
+        """
         captions, steps = captions or self.captions, self.steps[name]
-        self.fit(stages.diffusion_stage(name, unet, text, task, captions, self.device, steps, lr, teacher))
+        reader = (reader or stages.Reader()).to(self.device)
+        self.fit(stages.diffusion_stage(name, unet, text, task, captions, self.device, steps, lr, reader, teacher))
 
     def autoencoder_and_clip(self) -> None:
         """Both need nothing but frames; then every frame is encoded once."""
@@ -156,18 +161,22 @@ class Trainer:
 
         Stills it learns from the image model. Which way an object moves is decided where its place can't be seen; it is
         the product of a word, a place in time and a place in the frame, which single clips hide and their mean shows.
+        The reader stays: a new one would turn the embeddings, to which the U-Net has grown used.
         """
+        reader = stages.Reader()
         text, clips = copy.deepcopy(self.text), rearrange(self.latents, "b n c h w -> b c n h w").contiguous()
         stills = Denoising(self.frames(), batch=32, high_noise=1)
         teacher = stages.prediction_of(self.image, self.text)
-        self.diffusion("small_text_to_image", self.small, text, stills, lr=2e-3, teacher=teacher)
+        self.diffusion("small_text_to_image", self.small, text, stills, lr=2e-3, reader=reader, teacher=teacher)
         video = networks.video_unet(self.small).to(self.device).eval()
         if self.first and not self.steps["small_text_to_image"]:
             start_from(self.first, {"video_unet": video, "video_text_encoder": text})
         described, means = stages.foretold(self.corpus.clips, clips)
         directions = Denoising(means, batch=16, high_noise=PURE_NOISE, group=len(MOTIONS), apart=30)
-        self.diffusion("motion", video, text, directions, lr=2e-3, captions=Captions(described, self.device))
-        self.diffusion("text_to_video", video, text, Denoising(clips, 8, high_noise=1, group=len(MOTIONS)), lr=1.5e-3)
+        of_groups = Captions(described, self.device)
+        self.diffusion("motion", video, text, directions, lr=2e-3, captions=of_groups, reader=reader)
+        moving = Denoising(clips, batch=8, high_noise=1, group=len(MOTIONS))
+        self.diffusion("text_to_video", video, text, moving, lr=1.5e-3, reader=reader)
         save_half(text, self.weights / "video_text_encoder")
         save_half(video, self.weights / "video_unet")
 
